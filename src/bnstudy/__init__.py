@@ -1,0 +1,1 @@
+"""A reproducible study of batch normalization on MNIST: one module per DVC stage over a few shared ones."""

@@ -1,0 +1,234 @@
+"""The typed, frozen form of `params.yaml`: each key once, with its type and range.
+
+`load` checks the whole file before a stage touches anything. A stage's `main` then hands on only the sections that its
+stage declares in `dvc.yaml` (a test reads both). `runtime` is declared by none: it changes how, never what.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+PARAMS_FILE = Path("params.yaml")
+
+Value = TypeVar("Value", float, int, str, list[str], list[int], list[float])
+
+
+class BadInput(Exception):
+    """What a person can put right: `bnstudy.stage.run` prints it as one message, not a traceback, and exits with 1."""
+
+
+def allowed(test: Callable[[Any], bool], reads: str) -> AfterValidator:
+    """A validator that refuses a value failing `test` with the message `<value> <reads>`."""
+
+    def check(value: Value) -> Value:
+        if not test(value):
+            raise PydanticCustomError("allowed", "{reads}", {"reads": reads})
+        return value
+
+    return AfterValidator(check)
+
+
+def distinct(values: list[Any]) -> bool:
+    return len(set(values)) == len(values) > 0
+
+
+Positive = Annotated[float, allowed(lambda v: v > 0, "is not above 0")]
+Fraction = Annotated[float, allowed(lambda v: 0 <= v <= 1, "is not in [0, 1]")]
+PositiveFraction = Annotated[float, allowed(lambda v: 0 < v <= 1, "is not in (0, 1]")]
+InnerFraction = Annotated[float, allowed(lambda v: 0 < v < 1, "is not in (0, 1)")]
+Inches = Annotated[float, allowed(lambda v: 2 <= v <= 20, "is not in [2, 20]")]
+Count = Annotated[int, allowed(lambda v: v >= 1, "is not a whole number of at least 1")]
+Seed = Annotated[int, allowed(lambda v: 0 <= v < 2**31, "is not a whole number in [0, 2147483648)")]
+# A name becomes a folder and part of a command: letters, digits and underscores keep it inside the project.
+Name = Annotated[
+    str, allowed(re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII).fullmatch, "is not lower-case letters, digits and _")
+]
+Device = Annotated[
+    str,
+    allowed(re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII).fullmatch, "is not auto, cpu, cuda, cuda:N or mps"),
+]
+Mirror = Annotated[
+    str,
+    allowed(
+        re.compile(r"(https://|file:///|http://(localhost|127(\.\d{1,3}){3}|\[::1\])[:/])\S*").match,
+        "is not https://…, file:///… or http:// on loopback",
+    ),
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    source: Literal["mnist", "sample"]
+    validation_size: Count
+
+    @model_validator(mode="after")
+    def leaves_training_images(self) -> Self:
+        images = {"mnist": 60_000, "sample": 4_000}[self.source]
+        if self.validation_size >= images:
+            raise PydanticCustomError(
+                "key", "{key}: {v} is not below {n}", {"key": "validation_size", "v": self.validation_size, "n": images}
+            )
+        return self
+
+
+class Study(Section):
+    variants: Annotated[list[Name], allowed(distinct, "is not a list of one or more different names")]
+    seeds: Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds")]
+
+
+class Variant(Section):
+    """A network: `None` marks a key that its normalization does not use, and that must then be absent."""
+
+    normalization: Literal["none", "batch", "layer", "group"]
+    initializer: Literal["truncated_normal", "he"]
+    normalize_logits: bool | None = None
+    epsilon: Positive | None = None
+    scale: bool | None = None
+    decay: Fraction | None = None
+    groups: Count | None = None
+
+    @model_validator(mode="after")
+    def keys_fit_normalization(self) -> Self:
+        wanted = set() if self.normalization == "none" else {"normalize_logits", "epsilon", "scale"}
+        wanted |= {"batch": {"decay"}, "group": {"groups"}}.get(self.normalization, set())
+        for key in ("normalize_logits", "epsilon", "scale", "decay", "groups"):
+            if (getattr(self, key) is not None) != (key in wanted):
+                what = "is missing" if key in wanted else "is not used"
+                context = {"key": key, "what": what, "normalization": self.normalization}
+                raise PydanticCustomError("key", "{key}: {what} with normalization {normalization}", context)
+        for channels in (16, 32, 1024) + ((10,) if self.normalize_logits else ()):
+            if self.groups and channels % self.groups:
+                raise PydanticCustomError(
+                    "key", "groups: {v} does not divide {channels} channels", {"v": self.groups, "channels": channels}
+                )
+        return self
+
+
+class LearningRate(Section):
+    initial: Positive
+    decay_rate: PositiveFraction
+    decay_steps: Count
+    staircase: bool
+
+
+class Train(Section):
+    steps: Count
+    batch_size: Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
+    learning_rate: LearningRate
+    initial_accumulator: Positive
+    keep_prob: PositiveFraction
+    evaluate_every: Count
+    precision: Literal["float32", "bfloat16"]
+
+
+class Evaluate(Section):
+    targets: Annotated[
+        list[InnerFraction], allowed(lambda v: distinct(v) and v == sorted(v), "is not an ascending list of fractions")
+    ]
+
+
+class Summarize(Section):
+    confidence: InnerFraction
+
+
+class Plot(Section):
+    width: Inches
+    height: Inches
+
+
+class Runtime(Section):
+    device: Device
+    deterministic: bool
+    threads: Count | None
+    memory_fraction: PositiveFraction | None
+    mirrors: list[Mirror]
+
+
+class Params(Section):
+    data: Data
+    study: Study
+    variants: dict[Name, Variant]
+    train: Train
+    evaluate: Evaluate
+    summarize: Summarize
+    plot: Plot
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def studied_variants_exist(self) -> Self:
+        for name in self.study.variants:
+            if name not in self.variants:
+                context = {"v": name, "names": ", ".join(self.variants)}
+                raise PydanticCustomError("key", "study.variants: {v} is not one of {names}", context)
+        return self
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys; here the second is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `path`. Raises `BadInput` with a line `key: value and what is allowed` for each fault."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)  # noqa: S506 (it is a SafeLoader)
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        faults = "\n".join(describe(fault) for fault in error.errors(include_url=False))
+        raise BadInput(f"{path}: {faults}" if "\n" not in faults else f"{path}:\n{faults}") from None
+
+
+def describe(fault: ErrorDetails) -> str:
+    """One line for a fault: the key, the value, and what is allowed."""
+    path = [str(part) for part in fault["loc"] if part != "[key]"]
+    key, value, kind = ".".join(path) or "the file", short(fault["input"]), fault["type"]
+    if kind == "allowed":
+        return f"{key}: {value} {fault['msg']}"
+    if kind == "key":
+        return f"{key}.{fault['msg']}" if path else fault["msg"]
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], known_keys(path[:-1]), n=1)
+        return f"{key}: is not a known key" + (f"; did you mean {near[0]}?" if near else "")
+    if kind == "finite_number":
+        return f"{key}: {value} is not a finite number"
+    if kind == "float_type" and isinstance(fault["input"], str):
+        return f"{key}: {value} is text, not a number (write 0.001, not 1e-3: YAML reads that as text)"
+    expected = {"int_type": "a whole number", "model_type": "a section of keys", "dict_type": "a section of keys"}
+    return f"{key}: {value} is not {expected.get(kind) or fault['msg'].removeprefix('Input should be ')}"
+
+
+def known_keys(path: list[str]) -> list[str]:
+    """The keys that the section at `path` knows."""
+    model: type[BaseModel] = Params
+    for name in path:
+        if name in model.model_fields:
+            annotation = model.model_fields[name].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Variant
+    return list(model.model_fields)
+
+
+def short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,33 @@
+"""What every stage does around its work: end bad input or Ctrl-C with a line, and write whole files or none."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bnstudy.params import BadInput
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; exit with 1 and its message on `BadInput` or an operating-system error, with 130 on Ctrl-C.
+
+    A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished.
+    """
+    try:
+        main()
+    except (BadInput, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a whole file or none: to a temporary file beside `path`, then rename. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

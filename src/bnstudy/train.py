@@ -1,0 +1,121 @@
+"""Stage `train`: train one variant from one seed, and write its weights and its history.
+
+python -m bnstudy.train --variant batch_norm --seed 0
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save
+from tqdm import tqdm
+
+from bnstudy import device as devices
+from bnstudy.network import Network, initialize
+from bnstudy.params import BadInput, Runtime, Train, Variant, load
+from bnstudy.stage import run, write
+from bnstudy.training import evaluate, learning_rate, tensors, updates
+
+
+class Row(NamedTuple):
+    """One line of a history: the state after `step` updates. Losses in nats, accuracies as fractions.
+
+    `learning_rate` is the last update's and `train_loss` the mean training-mode loss since the last row. The others are
+    in evaluation mode: on the batch of the last update, and on the whole of two splits.
+    """
+
+    step: int
+    learning_rate: float
+    train_loss: float
+    batch_loss: float
+    batch_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+def history(network: Network, train: Train, seed: int, device: torch.device) -> Iterator[Row]:
+    """Train `network` in place; yield a row after updates 1, 1 + evaluate_every, … and after the last.
+
+    Raises `BadInput` when the loss is no longer finite, as the original's train op did (row 23).
+    """
+    images_NHW, labels_N = tensors("train", device)
+    validation, test = tensors("validation", device), tensors("test", device)
+    losses = []
+    for step, loss, rows in updates(network, images_NHW, labels_N, train, seed):
+        losses.append(loss)
+        if (step - 1) % train.evaluate_every and step < train.steps:
+            continue
+        train_loss = torch.stack(losses).double().mean().item()
+        if not math.isfinite(train_loss):
+            raise BadInput(
+                f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
+                "lower train.learning_rate.initial, or use an initializer or normalization that bears it"
+            )
+        losses.clear()
+        yield Row(
+            step,
+            learning_rate(train.learning_rate, step - 1),
+            train_loss,
+            *evaluate(network, images_NHW[rows], labels_N[rows]),
+            *evaluate(network, *validation),
+            *evaluate(network, *test),
+        )
+
+
+def to_csv(rows: list[Row]) -> str:
+    """The history as a table: floats to 8 significant digits, more than float32 holds."""
+    lines = [",".join(Row._fields)]
+    lines += [",".join(str(value) if isinstance(value, int) else f"{value:.8g}" for value in row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_safetensors(network: Network, name: str, variant: Variant, seed: int) -> bytes:
+    """Weights and moving averages, float32, with what is needed to build the network again.
+
+    One metadata key: safetensors writes several in an order that changes from run to run.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    record = {"variant": name, "seed": seed, "network": variant.model_dump(exclude_none=True)}
+    return save(state, {"bnstudy": json.dumps(record)})
+
+
+def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Runtime) -> None:
+    """Write `models/<name>/<seed>.safetensors` and `metrics/history/<name>/<seed>.csv`."""
+    device = devices.prepare(runtime)
+    network = Network(variant)
+    initialize(network, variant, seed)
+    network.to(device)
+    start, rows = time.perf_counter(), []
+    with tqdm(total=train.steps, desc=f"{name} seed {seed}", unit="step", disable=None) as bar:
+        for row in history(network, train, seed, device):
+            rows.append(row)
+            bar.update(row.step - bar.n)
+            bar.set_postfix_str(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
+    seconds = time.perf_counter() - start
+    write(Path("metrics/history", name, f"{seed}.csv"), to_csv(rows).encode())
+    write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed))
+    print(
+        f"{name} seed {seed}: {train.steps} steps on {device} in {seconds:.0f} s, test accuracy {row.test_accuracy:.2%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", required=True, help="a name under `variants` in params.yaml")
+    parser.add_argument("--seed", required=True, type=int)
+    arguments = parser.parse_args()
+    params = load()
+    if arguments.variant not in params.variants:
+        raise BadInput(f"--variant: {arguments.variant} is not one of {', '.join(params.variants)}")
+    train_run(arguments.variant, params.variants[arguments.variant], params.train, arguments.seed, params.runtime)
+
+
+if __name__ == "__main__":
+    run(main)
