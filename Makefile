@@ -8,6 +8,10 @@ VENV := $(CURDIR)/.venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
 export PATH := $(VENV)/bin:$(PATH)
 
+# Three seeds of 5,000 digits: what a laptop does in two minutes.
+DEMO := -S data.source=sample -S data.validation_size=500 -S 'study.seeds=[0,1,2]' \
+        -S train.steps=120 -S train.batch_size=256 -S train.evaluate_every=10
+
 .PHONY: help venv demo study test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -19,6 +23,7 @@ $(VENV)/study: requirements/study.lock
 	@echo "installing the locked dependencies into .venv"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r $<
+	@PYTHONPATH=src $(VENV)/bin/python -m bnstudy.page
 	@touch $@
 
 $(VENV)/test: requirements/test.lock $(VENV)/study
@@ -27,6 +32,15 @@ $(VENV)/test: requirements/test.lock $(VENV)/study
 
 study: venv
 	dvc repro
+
+# In a clone, so that this checkout stays as it is.
+demo: venv
+	@rm -rf .demo && git clone --quiet . .demo
+	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --quiet --name demo $(DEMO)
+	@cd .demo && dvc plots show --out page >/dev/null
+	@echo
+	@cd .demo && PYTHONPATH=src python -m bnstudy.summarize
+	@echo "figures: .demo/plots/figures/    charts: .demo/page/index.html"
 
 test: $(VENV)/test
 	ruff check

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnstudy.params import BadInput, Params, load
+from bnstudy.params import BadInput, load
 
 ROOT = Path(__file__).parent.parent
 COMMITTED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -84,7 +84,11 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             5,
             "train.learning_rate.decay_step: is not a known key; did you mean decay_steps?",
         ),
-        ("variants.plain.initialiser", "he", "variants.plain.initialiser: is not a known key; did you mean initializer?"),
+        (
+            "variants.plain.initialiser",
+            "he",
+            "variants.plain.initialiser: is not a known key; did you mean initializer?",
+        ),
         ("trian", {}, "trian: is not a known key; did you mean train?"),
         ("study.seeds", [], "study.seeds: [] is not a list of one or more different seeds"),
         ("study.seeds", [1, 1], "study.seeds: [1, 1] is not a list of one or more different seeds"),
@@ -155,9 +159,12 @@ def test_junk_anywhere_is_taken_or_refused_in_words(
     file = tmp_path_factory.mktemp("junk") / "params.yaml"
     file.write_text(yaml.safe_dump(changed(path, value), allow_unicode=True), encoding="utf-8")
     try:
-        assert isinstance(load(file), Params)
+        load(file)
     except BadInput as refused:
-        assert ".".join(path) in str(refused) or path[0] in str(refused)
+        says = str(refused)
+    else:
+        return
+    assert path[0] in says
 
 
 @given(junk=st.binary(max_size=60))

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from bnstudy import training
 from bnstudy.network import Network, initialize
@@ -111,9 +110,7 @@ def test_weights(trained: SimpleNamespace, step: int) -> None:
     np.testing.assert_allclose(conv1, REFERENCE[f"{prefix}/conv1/weights"], rtol=1e-9, atol=1e-10)
     logits = state["logits.weight"].T[::16]
     np.testing.assert_allclose(logits, REFERENCE[f"{prefix}/logits/weights"], rtol=1e-9, atol=1e-10)
-    np.testing.assert_allclose(
-        state["fc1.weight"].square().sum(), REFERENCE[f"{prefix}/fc1/weights#sumsq"], rtol=1e-10
-    )
+    np.testing.assert_allclose(state["fc1.weight"].square().sum(), REFERENCE[f"{prefix}/fc1/weights#sumsq"], rtol=1e-10)
 
 
 def test_learning_rates() -> None:

@@ -79,7 +79,7 @@ class Network(nn.Module):
     def hidden_input(self, images_NHW: Tensor) -> Tensor:
         """uint8 images [N, 28, 28] -> what enters the hidden layer's CReLU [N, 1024]."""
         # In float32 whatever the weights are (row 26).
-        pixels = (images_NHW.float() * np.float32(1 / 255)).to(self.logits.weight.dtype)
+        pixels = (images_NHW.float() * float(np.float32(1 / 255))).to(self.logits.weight.dtype)
         x = pixels.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         x = crelu_pool(self.norm1(self.conv1(x)))
         x = crelu_pool(self.norm2(self.conv2(x)))

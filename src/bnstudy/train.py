@@ -5,13 +5,9 @@ python -m bnstudy.train --variant batch_norm --seed 0
 
 import argparse
 import json
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
@@ -19,54 +15,7 @@ from bnstudy import device as devices
 from bnstudy.network import Network, initialize
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
 from bnstudy.stage import run, write
-from bnstudy.training import evaluate, learning_rate, tensors, updates
-
-
-class Row(NamedTuple):
-    """One line of a history: the state after `step` updates. Losses in nats, accuracies as fractions.
-
-    `learning_rate` is the last update's and `train_loss` the mean training-mode loss since the last row. The others are
-    in evaluation mode: on the batch of the last update, and on the whole of two splits.
-    """
-
-    step: int
-    learning_rate: float
-    train_loss: float
-    batch_loss: float
-    batch_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    test_loss: float
-    test_accuracy: float
-
-
-def history(network: Network, train: Train, seed: int, device: torch.device) -> Iterator[Row]:
-    """Train `network` in place; yield a row after updates 1, 1 + evaluate_every, … and after the last.
-
-    Raises `BadInput` when the loss is no longer finite, as the original's train op did (row 23).
-    """
-    images_NHW, labels_N = tensors("train", device)
-    validation, test = tensors("validation", device), tensors("test", device)
-    losses = []
-    for step, loss, rows in updates(network, images_NHW, labels_N, train, seed):
-        losses.append(loss)
-        if (step - 1) % train.evaluate_every and step < train.steps:
-            continue
-        train_loss = torch.stack(losses).double().mean().item()
-        if not math.isfinite(train_loss):
-            raise BadInput(
-                f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
-                "lower train.learning_rate.initial, or use an initializer or normalization that bears it"
-            )
-        losses.clear()
-        yield Row(
-            step,
-            learning_rate(train.learning_rate, step - 1),
-            train_loss,
-            *evaluate(network, images_NHW[rows], labels_N[rows]),
-            *evaluate(network, *validation),
-            *evaluate(network, *test),
-        )
+from bnstudy.training import Row, history
 
 
 def to_csv(rows: list[Row]) -> str:

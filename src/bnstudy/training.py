@@ -4,7 +4,9 @@ Everything random is a function of (seed, step): nothing depends on what ran bef
 or on when the network was evaluated.
 """
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +15,33 @@ from torch import Tensor
 
 from bnstudy.data import batch_indices, load_split
 from bnstudy.network import HIDDEN, Network
-from bnstudy.params import LearningRate, Train
+from bnstudy.params import BadInput, LearningRate, Train
+
+
+class Diverged(BadInput):
+    """The loss is no longer finite."""
+
+
+class Row(NamedTuple):
+    """One line of a history: the state after `step` updates. Losses in nats, accuracies as fractions.
+
+    `learning_rate` is the last update's and `train_loss` the mean training-mode loss since the last row. The others are
+    in evaluation mode: on the batch of the last update (`hidden_*` are percentiles of what enters the hidden layer's
+    CReLU), and on the whole of two splits.
+    """
+
+    step: int
+    learning_rate: float
+    train_loss: float
+    hidden_15: float
+    hidden_50: float
+    hidden_85: float
+    batch_loss: float
+    batch_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
 
 
 def tensors(split: str, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -81,3 +109,43 @@ def loss_and_accuracy(logits: Tensor, labels_N: Tensor) -> tuple[float, float]:
     wide = logits.cpu().double()
     labels = labels_N.cpu()
     return F.cross_entropy(wide, labels).item(), (wide.argmax(1) == labels).double().mean().item()
+
+
+@torch.no_grad()
+def hidden_percentiles(network: Network, images_NHW: Tensor) -> tuple[float, float, float]:
+    """15th, 50th, 85th percentile of what enters the hidden layer, over all units (Ioffe & Szegedy 2015, fig. 1)."""
+    network.eval()
+    values = network.hidden_input(images_NHW).float().cpu().numpy()
+    low, middle, high = np.percentile(values, [15, 50, 85])
+    return float(low), float(middle), float(high)
+
+
+def history(network: Network, train: Train, seed: int, device: torch.device) -> Iterator[Row]:
+    """Train `network` in place; yield a row after updates 1, 1 + evaluate_every, … and after the last.
+
+    Raises `Diverged` when the loss is no longer finite, as the original's train op did (row 23).
+    """
+    images_NHW, labels_N = tensors("train", device)
+    validation, test = tensors("validation", device), tensors("test", device)
+    losses = []
+    for step, loss, rows in updates(network, images_NHW, labels_N, train, seed):
+        losses.append(loss)
+        if (step - 1) % train.evaluate_every and step < train.steps:
+            continue
+        train_loss = torch.stack(losses).double().mean().item()
+        if not math.isfinite(train_loss):
+            raise Diverged(
+                f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
+                "lower train.learning_rate.initial, or use an initializer or normalization that bears it"
+            )
+        losses.clear()
+        batch_NHW = images_NHW[rows]
+        yield Row(
+            step,
+            learning_rate(train.learning_rate, step - 1),
+            train_loss,
+            *hidden_percentiles(network, batch_NHW),
+            *evaluate(network, batch_NHW, labels_N[rows]),
+            *evaluate(network, *validation),
+            *evaluate(network, *test),
+        )
