@@ -93,7 +93,11 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         ("study.seeds", [], "study.seeds: [] is not a list of one or more different seeds"),
         ("study.seeds", [1, 1], "study.seeds: [1, 1] is not a list of one or more different seeds"),
         ("study.seeds", [-1], "study.seeds.0: -1 is not a whole number in [0, 2147483648)"),
-        ("study.variants", ["plain", "plane"], "study.variants: plane is not one of batch_norm, plain"),
+        (
+            "study.variants",
+            ["plain", "plane"],
+            "study.variants: plane is not one of batch_norm, batch_norm_hidden, plain, plain_he",
+        ),
         ("evaluate.targets", [0.97, 0.95], "evaluate.targets: [0.97, 0.95] is not an ascending list of fractions"),
         ("data.validation_size", 60000, "data.validation_size: 60000 is not below 60000"),
         ("runtime.device", "gpu", "runtime.device: 'gpu' is not auto, cpu, cuda, cuda:N or mps"),

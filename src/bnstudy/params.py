@@ -38,6 +38,10 @@ def distinct(values: list[Any]) -> bool:
     return len(set(values)) == len(values) > 0
 
 
+def ascending(values: list[Any]) -> bool:
+    return distinct(values) and values == sorted(values)
+
+
 Positive = Annotated[float, allowed(lambda v: v > 0, "is not above 0")]
 Fraction = Annotated[float, allowed(lambda v: 0 <= v <= 1, "is not in [0, 1]")]
 PositiveFraction = Annotated[float, allowed(lambda v: 0 < v <= 1, "is not in (0, 1]")]
@@ -45,10 +49,13 @@ InnerFraction = Annotated[float, allowed(lambda v: 0 < v < 1, "is not in (0, 1)"
 Inches = Annotated[float, allowed(lambda v: 2 <= v <= 20, "is not in [2, 20]")]
 Count = Annotated[int, allowed(lambda v: v >= 1, "is not a whole number of at least 1")]
 Seed = Annotated[int, allowed(lambda v: 0 <= v < 2**31, "is not a whole number in [0, 2147483648)")]
+Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds")]
+BatchSize = Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
 # A name becomes a folder and part of a command: letters, digits and underscores keep it inside the project.
 Name = Annotated[
     str, allowed(re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII).fullmatch, "is not lower-case letters, digits and _")
 ]
+Names = Annotated[list[Name], allowed(distinct, "is not a list of one or more different names")]
 Device = Annotated[
     str,
     allowed(re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII).fullmatch, "is not auto, cpu, cuda, cuda:N or mps"),
@@ -81,8 +88,8 @@ class Data(Section):
 
 
 class Study(Section):
-    variants: Annotated[list[Name], allowed(distinct, "is not a list of one or more different names")]
-    seeds: Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds")]
+    variants: Names
+    seeds: Seeds
 
 
 class Variant(Section):
@@ -122,7 +129,7 @@ class LearningRate(Section):
 
 class Train(Section):
     steps: Count
-    batch_size: Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
+    batch_size: BatchSize
     learning_rate: LearningRate
     initial_accumulator: Positive
     keep_prob: PositiveFraction
@@ -131,13 +138,38 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    targets: Annotated[
-        list[InnerFraction], allowed(lambda v: distinct(v) and v == sorted(v), "is not an ascending list of fractions")
-    ]
+    targets: Annotated[list[InnerFraction], allowed(ascending, "is not an ascending list of fractions")]
+
+
+class Warmup(Section):
+    variant: Name
+    seeds: Seeds
+    steps: Count
+    decays: Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays")]
+    evaluate_every: Count
+    precise_images: Annotated[int, allowed(lambda v: v >= 2, "is not a whole number of at least 2")]
+
+
+class Sweep(Section):
+    variants: Names
+    seeds: Seeds
+    steps: Count
+    learning_rates: Annotated[list[Positive], allowed(ascending, "is not an ascending list of rates")]
+    batch_sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes")]
+    target_accuracy: InnerFraction
 
 
 class Summarize(Section):
     confidence: InnerFraction
+    minimum_runs: Count
+    accuracy_margin: InnerFraction
+    warm_within: InnerFraction
+    slow_decay: Fraction
+    slow_steps: Annotated[list[Count], allowed(lambda v: ascending(v) and len(v) == 2, "is not two ascending steps")]
+    fast_decay: Fraction
+    fast_steps: Count
+    useless_accuracy: InnerFraction
+    fine_accuracy: InnerFraction
 
 
 class Plot(Section):
@@ -157,18 +189,32 @@ class Params(Section):
     data: Data
     study: Study
     variants: dict[Name, Variant]
+    rates: dict[Name, Positive | None]
     train: Train
     evaluate: Evaluate
+    warmup: Warmup
+    sweep: Sweep
     summarize: Summarize
     plot: Plot
     runtime: Runtime
 
     @model_validator(mode="after")
-    def studied_variants_exist(self) -> Self:
-        for name in self.study.variants:
-            if name not in self.variants:
-                context = {"v": name, "names": ", ".join(self.variants)}
-                raise PydanticCustomError("key", "study.variants: {v} is not one of {names}", context)
+    def named_variants_exist(self) -> Self:
+        for key, names in {
+            "study.variants": self.study.variants,
+            "sweep.variants": self.sweep.variants,
+            "warmup.variant": [self.warmup.variant],
+        }.items():
+            for name in names:
+                if name not in self.variants:
+                    context = {"key": key, "v": name, "names": ", ".join(self.variants)}
+                    raise PydanticCustomError("key", "{key}: {v} is not one of {names}", context)
+        for name in self.variants.keys() ^ self.rates.keys():
+            what = "is missing (null: train.learning_rate.initial)" if name in self.variants else "is no variant"
+            raise PydanticCustomError("key", "rates.{name}: {what}", {"name": name, "what": what})
+        if self.variants[self.warmup.variant].normalization != "batch":
+            context = {"v": self.warmup.variant}
+            raise PydanticCustomError("key", "warmup.variant: {v} has no moving averages: it is not batch", context)
         return self
 
 

@@ -15,7 +15,7 @@ from bnstudy import device as devices
 from bnstudy.network import Network, initialize
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
 from bnstudy.stage import run, write
-from bnstudy.training import Row, history
+from bnstudy.training import Row, at_rate, history
 
 
 def to_csv(rows: list[Row]) -> str:
@@ -63,7 +63,8 @@ def main() -> None:
     params = load()
     if arguments.variant not in params.variants:
         raise BadInput(f"--variant: {arguments.variant} is not one of {', '.join(params.variants)}")
-    train_run(arguments.variant, params.variants[arguments.variant], params.train, arguments.seed, params.runtime)
+    variant, rate = params.variants[arguments.variant], params.rates[arguments.variant]
+    train_run(arguments.variant, variant, at_rate(params.train, rate), arguments.seed, params.runtime)
 
 
 if __name__ == "__main__":

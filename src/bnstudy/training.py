@@ -21,6 +21,10 @@ from bnstudy.params import BadInput, LearningRate, Train
 class Diverged(BadInput):
     """The loss is no longer finite."""
 
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
 
 class Row(NamedTuple):
     """One line of a history: the state after `step` updates. Losses in nats, accuracies as fractions.
@@ -54,6 +58,13 @@ def learning_rate(schedule: LearningRate, step: int) -> float:
     """The rate of update `step`, counted from 0: exponential decay, in stairs if asked for (row 22)."""
     exponent = step / schedule.decay_steps
     return schedule.initial * float(schedule.decay_rate ** (int(exponent) if schedule.staircase else exponent))
+
+
+def at_rate(train: Train, initial: float | None) -> Train:
+    """`train` with another initial learning rate; None keeps its own."""
+    if initial is None:
+        return train
+    return train.model_copy(update={"learning_rate": train.learning_rate.model_copy(update={"initial": initial})})
 
 
 def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: torch.device) -> Tensor:
@@ -135,8 +146,9 @@ def history(network: Network, train: Train, seed: int, device: torch.device) -> 
         train_loss = torch.stack(losses).double().mean().item()
         if not math.isfinite(train_loss):
             raise Diverged(
+                step,
                 f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
-                "lower train.learning_rate.initial, or use an initializer or normalization that bears it"
+                "lower train.learning_rate.initial, or use an initializer or normalization that bears it",
             )
         losses.clear()
         batch_NHW = images_NHW[rows]

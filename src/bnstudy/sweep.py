@@ -1,0 +1,84 @@
+"""Stages `sweep_rates` and `sweep_batches`: short runs of a variant at another learning rate or batch size.
+
+python -m bnstudy.sweep --variant plain --learning-rate 0.03
+python -m bnstudy.sweep --variant plain --batch-size 256
+"""
+
+import argparse
+import csv
+import io
+import time
+from pathlib import Path
+
+import torch
+
+from bnstudy import device as devices
+from bnstudy.network import Network, initialize
+from bnstudy.params import BadInput, Runtime, Train, Variant, load
+from bnstudy.stage import run, write
+from bnstudy.training import Diverged, at_rate, evaluate, history, tensors
+
+COLUMNS = (
+    "seed",
+    "batch_size",
+    "learning_rate",
+    "step",
+    "diverged",
+    "train_loss",
+    "validation_accuracy",
+    "test_accuracy",
+)
+
+
+def last_record(variant: Variant, train: Train, seed: int, device: torch.device) -> tuple[float | int | None, ...]:
+    """One short run: its record after the last update, in the order of COLUMNS.
+
+    A loss that is no longer finite is an outcome here: `diverged` is 1, and the accuracies are those of what is left.
+    """
+    network = Network(variant)
+    initialize(network, variant, seed)
+    network.to(device)
+    setting = (seed, train.batch_size, train.learning_rate.initial)
+    try:
+        *_, last = history(network, train, seed, device)
+    except Diverged as diverged:
+        accuracies = (evaluate(network, *tensors(split, device))[1] for split in ("validation", "test"))
+        return (*setting, diverged.step, 1, None, *accuracies)
+    return (*setting, last.step, 0, last.train_loss, last.validation_accuracy, last.test_accuracy)
+
+
+def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runtime: Runtime) -> None:
+    """Write `path`: the records of one setting, a row a seed."""
+    device = devices.prepare(runtime)
+    start = time.perf_counter()
+    found = [last_record(variant, train, seed, device) for seed in seeds]
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *found])
+    write(path, table.getvalue().encode())
+    accuracies = ", ".join(f"{record[-2]:.2%}" for record in found)
+    print(f"{path}: validation accuracy {accuracies} in {time.perf_counter() - start:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", required=True, help="a name under `variants` in params.yaml")
+    setting = parser.add_mutually_exclusive_group(required=True)
+    setting.add_argument("--learning-rate", type=float, help="in place of the variant's own")
+    setting.add_argument("--batch-size", type=int, help="in place of train.batch_size")
+    arguments = parser.parse_args()
+    params = load()
+    name, sweep = arguments.variant, params.sweep
+    if name not in params.variants:
+        raise BadInput(f"--variant: {name} is not one of {', '.join(params.variants)}")
+    train = params.train.model_copy(update={"steps": sweep.steps, "evaluate_every": sweep.steps})
+    folder = Path("metrics/sweep", name)
+    if arguments.batch_size is None:
+        path, train = folder / f"rate_{arguments.learning_rate}.csv", at_rate(train, arguments.learning_rate)
+    else:
+        path = folder / f"batch_{arguments.batch_size}.csv"
+        train = at_rate(train, params.rates[name]).model_copy(update={"batch_size": arguments.batch_size})
+    sweep_run(path, params.variants[name], train, sweep.seeds, params.runtime)
+
+
+if __name__ == "__main__":
+    run(main)
