@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bnstudy.fetch import RAW, fetch_sample, whole_folder
+from bnstudy.params import Data
+from bnstudy.prepare import prepare
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
     **os.environ,
@@ -40,3 +44,24 @@ def clone(folder: Path) -> Path:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "study")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data/prepared` of the sample: 3,500 training, 500 validation and 1,000 test images."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with whole_folder(RAW) as raw:
+            fetch_sample(raw)
+        prepare(Data(source="sample", validation_size=500))
+    return folder
+
+
+@pytest.fixture
+def in_prepared(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of its own for one test, with the sample's prepared arrays."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/prepared").symlink_to(prepared / "data/prepared")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

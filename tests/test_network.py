@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bnstudy.network import LAYERS, Network, crelu, crelu_pool, initialize
+from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize
 from bnstudy.params import Variant, load
 from bnstudy.train import to_safetensors
 
@@ -42,7 +42,7 @@ def test_pooling_before_crelu_is_pooling_after_it() -> None:
     y = x.numpy()
     both = np.maximum(np.concatenate([y, -y], 1), 0)  # CReLU first, as the note has it
     windows = both.reshape(3, 10, 3, 2, 4, 2).transpose(0, 1, 2, 4, 3, 5).reshape(3, 10, 3, 4, 4)
-    np.testing.assert_array_equal(crelu_pool(x), windows.max(-1))
+    np.testing.assert_array_equal(crelu_pool(torch.nn.Identity(), x), windows.max(-1))
 
 
 def test_shapes_and_counts_of_the_note() -> None:
@@ -107,6 +107,41 @@ def test_moving_averages(decay: float) -> None:
         network.eval()
         network(IMAGES_NHW)
         np.testing.assert_allclose(network.norm1.moving_mean, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [None, [1.0, 2.0, -0.5]])
+def test_pooling_before_batch_norm_is_batch_norm_before_pooling(scale: list[float] | None) -> None:
+    """Values, averages and all gradients, beside autograd's; also with a negative gain, which turns y over."""
+    variant = BATCH.model_copy(update={"scale": scale is not None})
+    random = torch.Generator().manual_seed(2)
+    x = torch.randn(6, 3, 4, 8, generator=random, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    upstream = torch.randn(2, 6, 3, 2, 4, generator=random, dtype=torch.float64)
+    results = []
+    for pooled_first in (True, False):
+        norm, x_ = Norm(3, variant).double(), x.clone().requires_grad_()
+        norm.bias.data = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+        if scale is not None:
+            assert norm.scale is not None
+            norm.scale.data = torch.tensor(scale, dtype=torch.float64)
+        if pooled_first:
+            high, low = norm.extremes(x_)
+        else:
+            y = norm(x_)
+            high, low = torch.nn.functional.max_pool2d(y, 2), torch.nn.functional.max_pool2d(-y, 2)
+        (high * upstream[0] + low * upstream[1]).sum().backward()
+        gradients = [x_.grad, *(p.grad for p in norm.parameters())]
+        results.append([high.detach(), low.detach(), norm.moving_mean, norm.moving_variance, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours is not None
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_batch_variance_is_right_to_float32() -> None:
+    """Over as many values as a training batch has in conv1; PyTorch's own channels-last kernel is off by 1e-4."""
+    x = torch.rand(1024, 28, 28, 16, generator=torch.Generator().manual_seed(3)).permute(0, 3, 1, 2) + 1
+    norm = Norm(16, BATCH.model_copy(update={"decay": 0.0}))
+    norm.extremes(x)
+    np.testing.assert_allclose(norm.moving_variance.detach(), x.double().var((0, 2, 3)), rtol=3e-6)
 
 
 @pytest.mark.parametrize(("kind", "groups"), [("layer", None), ("group", 8)])
