@@ -241,6 +241,20 @@ def test_show_draws_every_variant_of_every_table(study: Path) -> None:
     assert all(f'src="static/{name}"' in page or name in page for name in FIGURES)
 
 
+def test_show_draws_warm_up_and_sweep(study: Path) -> None:
+    run(study, "dvc", "plots", "show", "--out", "page")
+    found = charts((study / "page/index.html").read_text(encoding="utf-8"))
+    for title in ("Learning rates", "Batch sizes"):
+        assert [line.get("stroke") for line in marks(found[title], "line")] == COLORS[:2], title
+        points = [point.get("fill") for point in marks(found[title], "symbol")]
+        assert [points.count(color) for color in COLORS[:2]] == [2, 2], title
+    warming = found["Warm-up of the moving averages"]
+    decays = {"moving": 4, "corrected": 2}  # of the made-up runs; besides, batch and precise statistics
+    for statistics, lines in decays.items():
+        warming["params"][0]["value"] = statistics
+        assert len({line.get("stroke") for line in marks(warming, "line")}) == lines + 2
+
+
 def test_diff_overlays_two_revisions(study: Path) -> None:
     run(study, "dvc", "plots", "diff", "HEAD", "--out", "page")
     found = charts((study / "page/index.html").read_text(encoding="utf-8"))
@@ -255,8 +269,8 @@ def test_diff_overlays_two_revisions(study: Path) -> None:
 
 def test_templates_and_figures_share_their_colours() -> None:
     templates = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
-    assert {"accuracy", "loss", "confusion"} <= set(templates)
-    for name in ("accuracy", "loss"):
+    assert {"accuracy", "loss", "confusion", "warmup", "sweep"} <= set(templates)
+    for name in ("accuracy", "loss", "sweep"):
         assert templates[name]["encoding"]["color"]["scale"]["range"] == COLORS
     for template in templates.values():
         assert template["$schema"].startswith("https://vega.github.io/schema/vega-lite/v5")

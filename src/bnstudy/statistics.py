@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, permutation_test
+from scipy.stats import binomtest, bootstrap, norm, permutation_test, t
 
 from bnstudy.params import BadInput
 
@@ -112,10 +112,12 @@ def interval(
 ) -> tuple[float | None, float | None]:
     """The BCa bootstrap interval (Efron 1987) of the mean of finite values: (None, None) for fewer than two of them.
 
-    Values that differ by rounding alone give their own range. Few values give an interval that is too narrow: 95% ones
-    held the true mean of 5, 10 and 20 normal values in 85, 90 and 93 of 100 simulations, of exponential ones in 81, 87
-    and 91 (4,000 simulations each). BCa fails, with nan, where every resampled mean lies on one side of the observed
-    one; of hundreds, for values that differ by more than rounding, some always lie on the other.
+    Its level is `expanded` for few values. 95% intervals then held the true mean of 5, 10 and 20 normal values in 92,
+    94 and 95 of 100 simulations, of exponential ones in 89, 93 and 94 (4,000 simulations each; unexpanded in 85, 90 and
+    93, and 81, 87 and 91). It never leaves the values' own range, which holds the centre of a symmetric distribution in
+    50, 75 and 87.5% of cases for 2, 3 and 4 values. Values that differ by rounding alone give that range. BCa fails,
+    with nan, where every resampled mean lies on one side of the observed one; of hundreds, for values that differ by
+    more than rounding, some always lie on the other.
     """
     values_N = np.asarray(values, np.float64)
     if values_N.size < 2:
@@ -127,12 +129,23 @@ def interval(
         (values_N / scale,),
         rounded_mean,
         method="BCa",
-        confidence_level=confidence,
+        confidence_level=expanded(confidence, values_N.size, resamples),
         n_resamples=resamples,
         vectorized=True,
         rng=np.random.default_rng(random_state),
     ).confidence_interval
     return float(scale * ends.low), float(scale * ends.high)
+
+
+def expanded(confidence: float, n: int, resamples: int) -> float:
+    """The level at which the bootstrap interval of the mean of n >= 2 values is about as wide as Student's t.
+
+    Hesterberg 2015: resampled means spread by a factor sqrt((n - 1) / n) too little, and the normal distribution does
+    not know that the variance is estimated. At most 1 - 2 / resamples: beyond lie no resampled means to read off, and
+    far beyond BCa reverses.
+    """
+    z = math.sqrt(n / (n - 1)) * t.ppf((1 + confidence) / 2, n - 1)
+    return min(1 - 2 * float(norm.cdf(-z)), 1 - 2 / resamples)
 
 
 def sign_flip_p(differences: Sequence[float] | Floats, *, resamples: int = RESAMPLES, random_state: int = 0) -> float:

@@ -1,0 +1,293 @@
+"""The nine claims of the study, judged from what `bnstudy.tables` has read: one function a claim.
+
+A claim is a dictionary, as it stands in `metrics/claims.json`: id, claim, measured (how, in a sentence), verdict and
+parts. A part is one comparison over the seeds, held against a rule of `params.yaml`. Parts whose variants or decays
+were not run are left out.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bnstudy.params import Summarize, Sweep
+from bnstudy.statistics import Comparison, paired_difference, paired_ratio, verdict
+from bnstudy.tables import Run
+
+Claim = dict[str, Any]
+Part = dict[str, Any]
+Runs = dict[str, list[Run]]  # of each variant, in the order of the seeds
+SETTINGS = {"original": ("batch_norm", "plain"), "fair": ("batch_norm_hidden", "plain_he")}
+# Nats. Of mean 0 and variance 1 over ten balanced classes, a logit is at best 3 for its own and -1/3 for the others.
+FLOOR = math.log(1 + 9 * math.exp(-10 / 3))
+
+
+def digits(value: float | None) -> float | None:
+    """`value` to 6 significant digits: fewer than two machines may differ in."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.10g}%"
+
+
+def part(
+    label: str,
+    quantity: str,
+    found: Comparison,
+    rules: Summarize,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    beyond: float | None = None,
+    alone: bool = False,
+) -> Part:
+    """One part, judged: supported above `above` and below `below`; or beyond ±`beyond`, and refuted within.
+
+    `alone`: a was compared with a constant, so that `p` and `probability_better` say nothing.
+    """
+    judged: str
+    if beyond is None:
+        judged = verdict(found, above=above, below=below, minimum_runs=rules.minimum_runs)
+        limits = {"above": above, "below": below}
+        rule = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+    else:
+        within = verdict(found, above=-beyond, below=beyond, minimum_runs=rules.minimum_runs)
+        judged = {"supported": "refuted", "refuted": "supported"}.get(within, within)
+        rule = f"beyond ±{beyond:g}"
+    return {
+        "part": label,
+        "quantity": quantity,
+        **{name: digits(getattr(found, name)) for name in ("estimate", "low", "high")},
+        "bound": found.bound,
+        **{name: None if alone else digits(getattr(found, name)) for name in ("p", "probability_better")},
+        "runs": found.pairs,
+        "censored_a": found.censored_a,
+        "censored_b": found.censored_b,
+        "rule": rule,
+        "verdict": judged,
+    }
+
+
+def claim(number: int, text: str, measured: str, parts: list[Part]) -> Claim:
+    """Supported if every part is, refuted if any part is, not measured without parts."""
+    verdicts = {part["verdict"] for part in parts}
+    judged = "refuted" if "refuted" in verdicts else "supported" if verdicts == {"supported"} else "not decided"
+    judged = judged if parts else "not measured"
+    return {"id": number, "claim": text, "measured": measured, "verdict": judged, "parts": parts}
+
+
+def constant(values: Sequence[float], label: str, quantity: str, rules: Summarize, **limits: float) -> Part:
+    """The part that says how the mean of `values` lies to `limits`."""
+    found = paired_difference(values, [0.0] * len(values), confidence=rules.confidence)
+    return part(label, quantity, found, rules, **limits, alone=True)
+
+
+def faster(number: int, setting: str, runs: Runs, curves: pd.DataFrame, sweep: pd.DataFrame, rules: Summarize) -> Claim:
+    """Claims 1 and 2: a part a target that a run of either variant reached; in the fair setting, also the rates."""
+    limit, variants, parts = int(curves["step"].max()), SETTINGS[setting], []
+    for target in runs[variants[0]][0].steps_to if runs.keys() >= set(variants) else ():
+        a, b = ([record.steps_to[target] for record in runs[variant]] for variant in variants)
+        if any(step is not None for step in a + b):
+            found = paired_ratio(a, b, limit, confidence=rules.confidence)
+            parts.append(part(f"to {percent(target)}, {setting}", "ratio of steps", found, rules, below=1))
+    how = (
+        f"Updates to the first evaluation with that validation accuracy, {' over '.join(variants)}, geometric mean "
+        f"over the seeds; a run that did not get there counts as {limit}, its end"
+    )
+    if setting == "original":
+        return claim(number, "Batch norm converges faster, in the original's setting.", f"{how}.", parts)
+    how = "; ".join([how, *(rate_used(variant, curves, sweep) for variant in variants if parts)])
+    return claim(number, "Batch norm still converges faster, against a fair baseline.", f"{how}.", parts)
+
+
+def rate_used(variant: str, curves: pd.DataFrame, sweep: pd.DataFrame) -> str:
+    """At which rate `variant` was trained, and which one the sweep found best."""
+    used, best = float(curves.loc[curves["variant"] == variant, "learning_rate"].iloc[0]), best_rate(variant, sweep)
+    if best is None:
+        return f"{variant} at the rate {used:g}, not swept"
+    agrees = math.isclose(used, best, rel_tol=1e-6)
+    return f"{variant} at the rate {used:g}, " + ("the sweep's best" if agrees else f"not the sweep's best, {best:g}")
+
+
+def best_rate(variant: str, sweep: pd.DataFrame) -> float | None:
+    """The rate with the highest mean validation accuracy, the smallest of equal ones; None without a sweep."""
+    rows = sweep[(sweep["variant"] == variant) & (sweep["kind"] == "rate")]
+    means = rows.groupby("learning_rate")["validation_accuracy"].mean().round(9)
+    return None if means.empty else float(means.index[int(means.argmax())])
+
+
+def final_accuracy(runs: Runs, rules: Summarize) -> Claim:
+    parts = []
+    for setting, variants in SETTINGS.items():
+        if runs.keys() >= set(variants):
+            a, b = ([record.test_accuracy for record in runs[variant]] for variant in variants)
+            found = paired_difference(a, b, confidence=rules.confidence)
+            parts.append(part(setting, "difference of test accuracy", found, rules, beyond=rules.accuracy_margin))
+    how = "Test accuracy after the last update, with batch norm minus without, mean over the seeds."
+    return claim(3, "Batch norm changes the final accuracy.", how, parts)
+
+
+def under(warmup: pd.DataFrame, seed: int, statistics: str, decay: float | None = None) -> "pd.Series[float]":
+    """Test accuracy by step under one kind of statistics."""
+    rows = warmup[(warmup["seed"] == seed) & (warmup["statistics"] == statistics)]
+    return (rows if decay is None else rows[rows["decay"] == decay]).set_index("step")["test_accuracy"]
+
+
+def lag(warmup: pd.DataFrame, seed: int, decay: float, within: float) -> int | None:
+    """The first evaluated step from which on moving averages stay near precise statistics; None if there is none.
+
+    Near: at most `within` apart in test accuracy, to 9 decimals, since a difference of just `within` is common.
+    """
+    apart = (under(warmup, seed, "moving", decay) - under(warmup, seed, "precise")).abs().round(9)
+    last_far = max(apart.index[apart > within], default=0)
+    return next((int(step) for step in apart.index if step > last_far), None)
+
+
+def needs_warmup(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
+    slow, fast, parts = rules.slow_decay, rules.fast_decay, []
+    for decay, limits in [
+        (slow, {"above": rules.slow_steps[0], "below": rules.slow_steps[1]}),
+        (fast, {"below": rules.fast_steps}),
+    ]:
+        if decay in set(warmup["decay"]):
+            lags = [lag(warmup, seed, decay, rules.warm_within) for seed in warmup["seed"].unique()]
+            found = paired_ratio(lags, [1] * len(lags), int(warmup["step"].max()), confidence=rules.confidence)
+            parts.append(part(f"decay {decay:g}", "steps", found, rules, **limits, alone=True))
+    how = (
+        f"Updates to the first evaluation from which on the test accuracy of {variant} under moving averages stays "
+        f"within {rules.warm_within:g} of that under precise statistics, geometric mean over the seeds."
+    )
+    text = f"A decay of {slow:g} needs about 1,000 steps of warm-up; {fast:g} learns the statistics quickly."
+    return claim(4, text, how, parts)
+
+
+def late_spread(warmup: pd.DataFrame, seed: int, decay: float) -> float:
+    """Standard deviation of the change from one evaluation to the next in the second half; nan for fewer than three."""
+    accuracy = under(warmup, seed, "moving", decay)
+    return round(float(accuracy[accuracy.index >= accuracy.index.max() / 2].diff().std()), 12)
+
+
+def more_stable(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
+    slow, fast, parts = rules.slow_decay, rules.fast_decay, []
+    how = (
+        f"Standard deviation of the change in test accuracy of {variant} from one evaluation to the next, in the "
+        "second half of the run, paired by seed"
+    )
+    if {slow, fast} <= set(warmup["decay"]):
+        seeds = warmup["seed"].unique()
+        a, b = ([late_spread(warmup, seed, decay) for seed in seeds] for decay in (slow, fast))
+        least, most = min(a + b), max(a + b)
+        if least > 0:  # in units of the least, since `paired_ratio` wants 1 or more
+            a, b = ([spread / least for spread in side] for side in (a, b))
+            found = paired_ratio(a, b, most / least, confidence=rules.confidence)
+            parts = [part(f"{slow:g} over {fast:g}", "ratio of standard deviations", found, rules, below=1)]
+        elif least == 0:  # it has no logarithm
+            found = paired_difference(b, a, confidence=rules.confidence)
+            parts = [part(f"{fast:g} minus {slow:g}", "difference of standard deviations", found, rules, above=0)]
+        lags = [lag(warmup, seed, slow, rules.warm_within) for seed in seeds]
+        cold = sum(steps is None or steps > warmup["step"].max() / 2 for steps in lags)
+        how += f"; in {cold} of {len(seeds)} seeds {slow:g} was not warm before that half" if cold else ""
+    return claim(5, f"A decay of {slow:g} is more stable than {fast:g} once warm.", f"{how}.", parts)
+
+
+def useless_without_updates(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
+    parts = []
+    if 1.0 in set(warmup["decay"]):
+        moving, batch = (
+            [float(under(warmup, seed, *which).iloc[-1]) for seed in warmup["seed"].unique()]
+            for which in (("moving", 1.0), ("batch",))
+        )
+        parts = [
+            constant(moving, "evaluation mode, decay 1", "accuracy", rules, below=rules.useless_accuracy),
+            constant(batch, "the batch's own statistics", "accuracy", rules, above=rules.fine_accuracy),
+        ]
+    how = f"Test accuracy of {variant} after {warmup['step'].max()} updates, mean over the seeds."
+    return claim(6, "Without the update ops, evaluation mode is useless while training looks fine.", how, parts)
+
+
+def loss_floor(curves: pd.DataFrame, rules: Summarize) -> Claim:
+    parts = []
+    for variant, limits in [("batch_norm", {"above": 0.0}), ("batch_norm_hidden", {"below": 0.0})]:
+        rows = curves[curves["variant"] == variant]
+        if not rows.empty:
+            least = rows.groupby("seed", sort=False)["train_loss"].min() - FLOOR
+            parts.append(constant(list(least), variant, "nats", rules, **limits))
+    how = (
+        "A run's least training loss, among means from one evaluation to the next, minus ln(1 + 9 exp(-10/3)), mean "
+        "over the seeds; without batch norm on the logits it must get below."
+    )
+    return claim(7, f"The logits' batch norm puts a floor of {FLOOR:.4f} under the training loss.", how, parts)
+
+
+def decades(rates: Sequence[float]) -> NDArray[np.float64]:
+    """How much of a logarithmic axis is nearer to each of two or more ascending `rates` than to the others, in decades.
+
+    The first and the last reach as far outwards as inwards.
+    """
+    logs = np.log10(rates)
+    middles = (logs[1:] + logs[:-1]) / 2
+    return np.diff([2 * logs[0] - middles[0], *middles, 2 * logs[-1] - middles[-1]])
+
+
+def widens(table: pd.DataFrame, sweep: Sweep, rules: Summarize) -> Claim:
+    rates = table[table["kind"] == "rate"]
+    works = rates.assign(works=(rates["validation_accuracy"] >= sweep.target_accuracy) & (rates["diverged"] == 0))
+    works_by_seed = works.pivot_table("works", "seed", ["variant", "learning_rate"])
+    parts = []
+    for setting, variants in SETTINGS.items():
+        if set(sweep.variants) >= set(variants) and len(sweep.learning_rates) > 1:
+            a, b = (
+                list(works_by_seed[variant][sweep.learning_rates].to_numpy() @ decades(sweep.learning_rates))
+                for variant in variants
+            )
+            found = paired_difference(a, b, confidence=rules.confidence)
+            parts.append(part(setting, "decades", found, rules, above=0))
+    how = (
+        f"Decades of learning rates with {percent(sweep.target_accuracy)} validation accuracy after {sweep.steps} "
+        "updates, each rate standing for what is nearest to it, with batch norm minus without, mean over the seeds."
+    )
+    return claim(8, "Batch norm widens the range of learning rates that work.", how, parts)
+
+
+def depends_on_batch(table: pd.DataFrame, sweep: Sweep, rules: Summarize) -> Claim:
+    rows = table[table["kind"] == "batch"]
+    accuracy = rows.pivot_table("test_accuracy", "seed", ["variant", "batch_size"])
+    small, large = sweep.batch_sizes[0], sweep.batch_sizes[-1]
+    parts = []
+    for setting, (a, b) in SETTINGS.items():
+        if {a, b} <= set(sweep.variants) and small < large:
+            at_large, at_small = (list(accuracy[a, size] - accuracy[b, size]) for size in (large, small))
+            found = paired_difference(at_large, at_small, confidence=rules.confidence)
+            parts.append(part(setting, "difference of advantage", found, rules, beyond=rules.accuracy_margin))
+    how = (
+        f"Advantage in test accuracy after {sweep.steps} updates, with batch norm minus without, at batches of {large} "
+        f"minus that at batches of {small}, mean over the seeds."
+    )
+    return claim(9, "The advantage of batch norm depends on the batch size.", how, parts)
+
+
+def judge(
+    runs: Runs,
+    curves: pd.DataFrame,
+    warmup: pd.DataFrame,
+    warmup_variant: str,
+    sweep_table: pd.DataFrame,
+    sweep: Sweep,
+    rules: Summarize,
+) -> list[Claim]:
+    """The nine claims. The tables are those of `bnstudy.tables`; `sweep` says what was run for `sweep_table`."""
+    return [
+        faster(1, "original", runs, curves, sweep_table, rules),
+        faster(2, "fair", runs, curves, sweep_table, rules),
+        final_accuracy(runs, rules),
+        needs_warmup(warmup, warmup_variant, rules),
+        more_stable(warmup, warmup_variant, rules),
+        useless_without_updates(warmup, warmup_variant, rules),
+        loss_floor(curves, rules),
+        widens(sweep_table, sweep, rules),
+        depends_on_batch(sweep_table, sweep, rules),
+    ]

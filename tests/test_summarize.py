@@ -1,0 +1,420 @@
+"""`summarize` on made-up runs, against formulas written out here or by SciPy, and on files that are not right."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
+
+import bnstudy.sweep
+import bnstudy.warmup
+from bnstudy.params import BadInput, Study, Sweep, Warmup, load
+from bnstudy.summarize import claim_line, interval, reached, summarize_study
+from bnstudy.tables import HISTORY, SWEEP, WARMUP, read_sweep, read_warmup
+from bnstudy.training import Row
+from conftest import ROOT
+
+STEPS = [1, 101, 201, 250]
+TABLES = [f"plots/{name}.csv" for name in ("curves", "confusion", "warmup", "sweep")]
+OUTPUTS = ["metrics/summary.json", "metrics/claims.json", *TABLES]
+WARMING = Warmup(
+    variant="batch_norm", seeds=[1, 0], steps=20, decays=[0.0, 0.1, 0.95, 1.0], evaluate_every=10, precise_images=2
+)
+SWEEPING = Sweep(
+    variants=["b", "a"], seeds=[4, 2], steps=30, learning_rates=[0.003, 1.0], batch_sizes=[64, 256], target_accuracy=0.5
+)
+
+
+def make_runs(variants: Sequence[str], seeds: Sequence[int], steps: Sequence[int] = STEPS) -> None:
+    """Histories and evaluations in the current folder: random, each a function of (variant, seed) alone."""
+    for variant in variants:
+        runs = []
+        for seed in seeds:
+            random = np.random.default_rng([*variant.encode(), seed])
+            table = pd.DataFrame({"step": steps, "learning_rate": 0.1} | dict.fromkeys(HISTORY[2:], 0.0))
+            for name in HISTORY[2:]:
+                wide = 10 ** random.uniform(-2, 4, len(steps))
+                table[name] = np.sort(random.uniform(0.1, 0.999, len(steps))) if "accuracy" in name else wide
+            last = table.iloc[-1]
+            path = Path("metrics/history", variant, f"{seed}.csv")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(path, index=False, float_format="%.8g")
+            confusion = random.integers(0, 9, (10, 10)) + 900 * np.eye(10, dtype=int)
+            runs.append(
+                {
+                    "seed": seed,
+                    "test_accuracy": np.trace(confusion) / confusion.sum(),
+                    "test_loss": last["test_loss"],
+                    "validation_accuracy": last["validation_accuracy"],
+                    "validation_loss": last["validation_loss"],
+                    "steps_to": {"0.95": int(random.choice(steps)), "0.975": None},
+                    "confusion": confusion.tolist(),
+                }
+            )
+        path = Path("metrics/evaluation", f"{variant}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"variant": variant, "runs": runs}))
+    make_warmup(WARMING)
+    make_sweep(SWEEPING)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+def make_warmup(warmup: Warmup) -> None:
+    kinds: list[tuple[str, float | None]] = [("moving", decay) for decay in warmup.decays]
+    kinds += [("corrected", decay) for decay in warmup.decays if 0 < decay < 1] + [("batch", None), ("precise", None)]
+    for seed in warmup.seeds:
+        random = np.random.default_rng(seed)
+        rows = [(step, *kind, *random.uniform(0, 1, 2).round(8)) for step in (1, 3, 10, warmup.steps) for kind in kinds]
+        write_rows(Path("metrics/warmup", f"{seed}.csv"), WARMUP, rows)
+
+
+def make_sweep(sweep: Sweep) -> None:
+    random = np.random.default_rng(0)
+    for variant in sweep.variants:
+        settings = [("rate", rate, 1024, rate) for rate in sweep.learning_rates]
+        settings += [("batch", size, size, 0.1) for size in sweep.batch_sizes]
+        for kind, value, size, rate in settings:
+            # At the rate 1.0, no run bears it.
+            end = (sweep.steps, 0, 0.5) if rate < 1 else (3, 1, None)
+            rows = [(seed, size, rate, *end, *random.uniform(0, 1, 2).round(8)) for seed in sweep.seeds]
+            write_rows(Path("metrics/sweep", variant, f"{kind}_{value}.csv"), SWEEP, rows)
+
+
+def summarize(variants: list[str], seeds: list[int], confidence: float = 0.95) -> dict[str, bytes]:
+    rules = load(ROOT / "params.yaml").summarize.model_copy(update={"confidence": confidence})
+    summarize_study(Study(variants=variants, seeds=seeds), rules, WARMING, SWEEPING)
+    return {name: Path(name).read_bytes() for name in OUTPUTS}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_reads_the_columns_that_the_stages_write() -> None:
+    assert list(Row._fields) == HISTORY
+    assert list(bnstudy.warmup.COLUMNS) == WARMUP
+    assert list(bnstudy.sweep.COLUMNS) == SWEEP
+
+
+def test_interval_by_hand() -> None:
+    # Mean 0.92, deviation 0.02; the 97.5 % point of t with 2 degrees of freedom is 4.302653.
+    half = 4.302653 * 0.02 / 3**0.5
+    expected = {"mean": 0.92, "low": 0.92 - half, "high": 0.92 + half}
+    assert interval([0.9, 0.92, 0.94], 0.95) == pytest.approx(expected, rel=1e-5)
+
+
+@given(
+    values=st.lists(st.floats(-1e3, 1e3).map(lambda v: round(v, 3)), min_size=2, max_size=9).filter(
+        lambda v: len(set(v)) > 1
+    ),
+    confidence=st.floats(0.5, 0.99),
+)
+def test_interval_is_that_of_the_t_test(values: list[float], confidence: float) -> None:
+    expected = ttest_1samp(values, 0).confidence_interval(confidence)
+    found = interval(values, confidence)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), rel=1e-5, abs=1e-6)
+
+
+def test_interval_without_spread_is_a_point_and_of_one_seed_unknown() -> None:
+    assert interval([0.5, 0.5], 0.95) == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert interval([0.5], 0.95) == {"mean": 0.5, "low": None, "high": None}
+
+
+@pytest.mark.parametrize(
+    ("steps", "median"),
+    [
+        ([101], 101),
+        ([None], None),
+        ([301, 101, 201], 201),
+        ([101, 202], 151.5),
+        ([None, 101, 201], 201),
+        ([None, None, 101], None),
+        ([None, 101], None),  # between 101 and never
+        ([101, None, 201, 301], 251),
+    ],
+)
+def test_median_counts_never_as_later_than_any_step(steps: list[int | None], median: float | None) -> None:
+    done = [step for step in steps if step is not None]
+    assert reached(steps) == {"median": median, "reached": len(done)}
+
+
+@given(st.lists(st.none() | st.integers(1, 10_000), min_size=1, max_size=9))
+def test_median_is_a_number_exactly_where_more_than_half_reached_it(steps: list[int | None]) -> None:
+    median = reached(steps)["median"]
+    done = [step for step in steps if step is not None]
+    enough = len(done) > len(steps) / 2
+    assert (median is not None) == enough
+    if median is not None:
+        assert 2 * sum(step < median for step in done) <= len(steps)
+        assert 2 * (sum(step > median for step in done) + len(steps) - len(done)) <= len(steps)
+
+
+def test_summary_of_two_variants() -> None:
+    make_runs(["a", "b"], [7, 2, 3])
+    text = summarize(["b", "a"], [2, 7, 3], confidence=0.9)["metrics/summary.json"].decode()
+    assert text.endswith("}\n")
+    summary = json.loads(text)
+    assert list(summary) == ["b", "a"]
+    for variant, values in summary.items():
+        records = json.loads(Path(f"metrics/evaluation/{variant}.json").read_text())["runs"]
+        assert values["runs"] == 3
+        assert list(values) == ["runs", "test_accuracy", "test_loss", "steps_to"]
+        for name in ("test_accuracy", "test_loss"):
+            result = ttest_1samp([record[name] for record in records], 0)
+            low, high = result.confidence_interval(0.9)
+            expected = {"mean": (low + high) / 2, "low": low, "high": high}
+            assert values[name] == pytest.approx(expected, rel=1e-5)
+        steps = sorted(record["steps_to"]["0.95"] for record in records)
+        assert values["steps_to"] == {
+            "95%": {"median": steps[1], "reached": 3},
+            "97.5%": {"median": None, "reached": 0},
+        }
+
+
+def test_curves_hold_every_row_of_every_run_and_nothing_else() -> None:
+    make_runs(["a", "b"], [0, 5])
+    summarize(["a", "b"], [0, 5])
+    with Path("plots/curves.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    expected = []
+    for variant in ("a", "b"):
+        for seed in ("0", "5"):
+            with Path(f"metrics/history/{variant}/{seed}.csv").open(newline="") as file:
+                expected += [{"variant": variant, "seed": seed, **row} for row in csv.DictReader(file)]
+    assert [list(row) for row in found] == [list(row) for row in expected]
+    for row, source in zip(found, expected, strict=True):
+        assert [row[name] for name in ("variant", "seed", "step")] == [
+            source[name] for name in ("variant", "seed", "step")
+        ]
+        assert [row[name] for name in HISTORY[1:]] == [f"{float(source[name]):.6g}" for name in HISTORY[1:]]
+
+
+def test_confusion_sums_the_seeds() -> None:
+    make_runs(["a", "b"], [0, 5])
+    summarize(["a", "b"], [0, 5])
+    table = pd.read_csv("plots/confusion.csv")
+    assert list(table) == ["variant", "actual", "predicted", "count", "share"]
+    expected = []
+    for variant in ("a", "b"):
+        first, second = (
+            run["confusion"] for run in json.loads(Path(f"metrics/evaluation/{variant}.json").read_text())["runs"]
+        )
+        for actual in range(10):
+            total = sum(first[actual]) + sum(second[actual])
+            for predicted in range(10):
+                count = first[actual][predicted] + second[actual][predicted]
+                expected.append((variant, actual, predicted, count, float(f"{count / total:.6g}")))
+    assert list(table.itertuples(index=False, name=None)) == expected
+
+
+def cells(path: str) -> list[dict[str, str]]:
+    """The rows of a table; numbers as they are written."""
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def six_digits(row: dict[str, str]) -> dict[str, object]:
+    return {name: float(f"{float(value):.6g}") if value[:1].isdigit() else value for name, value in row.items()}
+
+
+def test_warm_up_and_sweep_hold_every_row_of_every_run_and_nothing_else() -> None:
+    make_runs(["a"], [0])
+    summarize(["a"], [0])
+    expected = [{"seed": seed, **row} for seed in ("1", "0") for row in cells(f"metrics/warmup/{seed}.csv")]
+    assert len(expected) == 2 * 4 * 8
+    assert list(map(six_digits, cells("plots/warmup.csv"))) == list(map(six_digits, expected))
+    expected = [
+        {"variant": variant, "kind": name.split("_")[0], **row}
+        for variant in ("b", "a")
+        for name in ("rate_0.003", "rate_1.0", "batch_64", "batch_256")
+        for row in cells(f"metrics/sweep/{variant}/{name}.csv")
+    ]
+    assert len(expected) == 2 * 4 * 2
+    assert list(map(six_digits, cells("plots/sweep.csv"))) == list(map(six_digits, expected))
+    assert {row["seed"] for row in expected} == {"4", "2"}
+    assert {row["train_loss"] for row in expected if row["diverged"] == "1"} == {""}
+
+
+def test_numbers_are_read_to_the_last_bit() -> None:
+    """The fast parser misses some; a rate or decay must be found again by its value."""
+    values = [float(text) for text in ("0.012000000000000002", "0.30000000000000004", "0.9500000000000001")]
+    make_warmup(warmup := WARMING.model_copy(update={"decays": values}))
+    assert set(read_warmup(warmup)["decay"].dropna()) == set(values)
+    make_sweep(sweep := SWEEPING.model_copy(update={"learning_rates": values}))
+    rates = read_sweep(sweep)
+    assert set(rates.loc[rates["kind"] == "rate", "learning_rate"]) == set(values)
+
+
+def test_claims_of_whole_runs_are_written_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of runs whose final accuracies are the same, and whose steps are 1 against 250."""
+    make_runs(["batch_norm", "plain"], [0, 1, 2, 3, 4])
+    for variant, step in [("batch_norm", 1), ("plain", 250)]:
+        path = Path(f"metrics/evaluation/{variant}.json")
+        evaluation = json.loads(path.read_text())
+        for record in evaluation["runs"]:
+            record.update(test_accuracy=0.99, steps_to={"0.95": step, "0.975": None})
+        path.write_text(json.dumps(evaluation))
+    found = json.loads(summarize(["batch_norm", "plain"], [0, 1, 2, 3, 4])["metrics/claims.json"])
+    assert [claim["id"] for claim in found] == list(range(1, 10))
+    (part,) = found[0]["parts"]
+    assert (part["estimate"], part["low"], part["high"], part["p"]) == (0.004, 0.004, 0.004, 2 / 2**5)
+    lines = capsys.readouterr().out.splitlines()[-9:]
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(1, 10)]
+    for line, claim in zip(lines, found, strict=True):
+        assert claim["claim"] in line
+        assert claim["verdict"] in line
+    assert lines[0].endswith("supported    ratio of steps 0.004 (0.004 to 0.004), to 95%, original")
+    assert lines[1].endswith("not measured")
+    assert lines[2].endswith("refuted      difference of test accuracy 0 (0 to 0), original")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({}, "steps 0.123 (0.1 to 0.2), slow"),
+        ({"estimate": 1234.5, "high": None, "bound": "at least"}, "steps at least 1234 (0.1 to ?), slow"),
+        ({"estimate": None, "low": None, "high": None, "bound": "none"}, "steps ? (? to ?), slow"),
+    ],
+)
+def test_a_claim_in_a_line(change: dict[str, object], text: str) -> None:
+    """It shows the first part that has the claim's verdict."""
+    part = {"part": "slow", "quantity": "steps", "estimate": 0.12345, "low": 0.1, "high": 0.2, "bound": "exact"}
+    parts = [part | {"part": "fast", "verdict": "supported"}, part | change | {"verdict": "refuted"}, part]
+    assert claim_line({"id": 4, "claim": "It is.", "verdict": "refuted", "parts": parts}) == [
+        *("4", "It is.", "refuted"),
+        text,
+    ]
+
+
+def test_removed_seeds_and_variants_leave_no_trace() -> None:
+    make_runs(["a", "b"], [0, 1])
+    clean = summarize(["a", "b"], [0, 1])
+    make_runs(["a", "b", "removed"], [1, 9, 0])
+    make_warmup(WARMING.model_copy(update={"seeds": [7]}))
+    make_sweep(SWEEPING.model_copy(update={"variants": ["removed"]}))
+    assert summarize(["a", "b"], [0, 1]) == clean
+    assert all(b"removed" not in content for content in clean.values())
+
+
+def test_a_diverged_loss_stays_a_gap() -> None:
+    make_runs(["a"], [0])
+    path = Path("metrics/history/a/0.csv")
+    lines = path.read_text().splitlines()
+    lines[-1] = "250,0.1,nan,1,2,3,nan,0.1,inf,0.1,nan,0.098"
+    path.write_text("\n".join(lines) + "\n")
+    summarize(["a"], [0])
+    assert Path("plots/curves.csv").read_text().splitlines()[-1] == "a,0,250,0.1,,1,2,3,,0.1,inf,0.1,,0.098"
+
+
+def test_headline(capsys: pytest.CaptureFixture[str]) -> None:
+    make_runs(["a", "b"], [0, 1, 2])
+    path = Path("metrics/evaluation/a.json")
+    evaluation = json.loads(path.read_text())
+    for record, accuracy, early, late in zip(
+        evaluation["runs"], (0.98, 0.99, 0.985), (101, None, 301), (None, 250, None), strict=True
+    ):
+        record.update(test_accuracy=accuracy, steps_to={"0.95": early, "0.975": late})
+    path.write_text(json.dumps(evaluation))
+    summarize(["a", "b"], [0, 1, 2])
+    header, first, second, blank, *_ = capsys.readouterr().out.splitlines()
+    assert " ".join(header.split()) == "variant test accuracy 95% interval steps to 95% steps to 97.5%"
+    # 0.985 ± 4.3027 * 0.005 / sqrt(3)
+    assert " ".join(first.split()) == "a 98.50% 97.26% to 99.74% 301 (2 of 3 runs) - (1 of 3 runs)"
+    assert second.split()[-1] == "never"
+    assert not blank
+
+
+Edit = Callable[[str], str | None]
+
+
+def replace(old: str, new: str) -> Edit:
+    return lambda text: text.replace(old, new, 1)
+
+
+EVALUATION, HISTORY_FILE = "metrics/evaluation/a.json", "metrics/history/a/1.csv"
+WARMUP_FILE, RATE_FILE, BATCH_FILE = (
+    "metrics/warmup/0.csv",
+    "metrics/sweep/a/rate_0.003.csv",
+    "metrics/sweep/a/batch_64.csv",
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "edit", "fault"),
+    [
+        (EVALUATION, lambda text: None, "cannot be read"),
+        (EVALUATION, lambda text: text[:-9], "Invalid JSON"),
+        (EVALUATION, lambda text: "[]", "the file: "),
+        (EVALUATION, replace('"seed": 1', '"seed": 4'), "seeds [0, 4], not a with seeds [0, 1]"),
+        (EVALUATION, replace('"variant": "a"', '"variant": "b"'), "holds b with seeds"),
+        (EVALUATION, replace('"test_loss"', '"loss"'), "runs.0.test_loss: is missing"),
+        (EVALUATION, replace('"test_accuracy": 0', '"test_accuracy": 9'), "is not in [0, 1]"),
+        (EVALUATION, replace('"test_loss": ', '"test_loss": NaN, "x": '), "nan is not a finite number"),
+        (EVALUATION, replace('"0.95": ', '"95": '), "is not in (0, 1)"),
+        (EVALUATION, replace('"0.975"', '"0.98"'), "other targets"),
+        (EVALUATION, replace("[[", "[[1, "), "is not one entry a digit"),
+        (EVALUATION, replace("[[9", "[[-9"), "runs.0.confusion.0.0: -9"),
+        (HISTORY_FILE, lambda text: None, "cannot be read"),
+        (HISTORY_FILE, lambda text: "", "is not a table"),
+        (HISTORY_FILE, lambda text: text.split("\n")[0] + "\n", "has not rows"),
+        (HISTORY_FILE, replace("test_loss", "loss"), "the columns step, learning_rate"),
+        (HISTORY_FILE, replace("0.1,", "high,"), "learning_rate holds something else than numbers"),
+        (HISTORY_FILE, replace("\n101,", "\n101.5,"), "step holds something else than whole numbers"),
+        (HISTORY_FILE, replace("\n101,", "\n,"), "step holds something else than whole numbers"),
+        (HISTORY_FILE, replace("\n101,", "\n1,"), "step does not rise from 1"),
+        (HISTORY_FILE, replace("\n1,", "\n2,"), "step does not rise from 1"),
+        (HISTORY_FILE, lambda text: text[: text.index("\n250,")] + "\n", "runs end at the steps [201, 250]"),
+        (
+            HISTORY_FILE,
+            lambda text: text.rstrip().rsplit(",", 1)[0] + ",1.5\n",
+            "test_accuracy is not always in [0, 1]",
+        ),
+        (WARMUP_FILE, lambda text: None, "cannot be read"),
+        (WARMUP_FILE, lambda text: text.replace("decay", "rate"), "the columns step, statistics, decay"),
+        (WARMUP_FILE, replace("moving,0.0", "moving,none"), "decay holds something else than numbers"),
+        (WARMUP_FILE, lambda text: text.replace("0.95", "0.9"), "moving averages of the decays [0.0, 0.1, 0.95, 1.0]"),
+        (WARMUP_FILE, lambda text: text.replace("batch", "own"), "moving averages of the decays"),
+        (WARMUP_FILE, replace("\n1,batch", "\n2,batch"), "step does not rise from 1"),
+        (WARMUP_FILE, replace("\n3,batch", "\n2,batch"), "has not the same steps, up to 20"),
+        (WARMUP_FILE, lambda text: text.replace("\n20,", "\n19,"), "has not the same steps, up to 20"),
+        (RATE_FILE, lambda text: None, "cannot be read"),
+        (RATE_FILE, replace("diverged", "broke"), "the columns seed, batch_size"),
+        (RATE_FILE, replace("\n4,", "\n5,"), "is not one run of learning_rate 0.003 for each of the seeds [4, 2]"),
+        (RATE_FILE, replace("0.003", "0.03"), "is not one run of learning_rate 0.003"),
+        (BATCH_FILE, replace("\n4,64,", "\n4,65,"), "is not one run of batch_size 64"),
+        (BATCH_FILE, replace(",30,0,0.5,0.", ",30,0,0.5,7."), "validation_accuracy is not always in [0, 1]"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(path: str, edit: Edit, fault: str) -> None:
+    make_runs(["a", "b"], [0, 1])
+    text = edit(Path(path).read_text())
+    Path(path).unlink() if text is None else Path(path).write_text(text)
+    with pytest.raises(BadInput) as raised:
+        summarize(["a", "b"], [0, 1])
+    message = str(raised.value)
+    assert fault in message
+    several = {"other targets": "metrics/evaluation: ", "runs end at the steps [201, 250]": "metrics/history: "}
+    assert message.startswith(several.get(fault, f"{path}: "))
+    assert "\n" not in message
+    assert not Path("plots").exists()
+
+
+def test_one_variant_and_one_seed_suffice() -> None:
+    make_runs(["only"], [3], steps=[1])
+    first = summarize(["only"], [3])
+    shutil.rmtree("plots")
+    assert summarize(["only"], [3]) == first
