@@ -62,7 +62,7 @@ def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_module_that_a_stage_imports_is_a_dependency(stage: str) -> None:
-    declared = {Path(dep).stem for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+    declared = {Path(dep).stem for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     assert declared == closure(module_of(stage))
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bnstudy.checkpoint import Checkpoint
 from bnstudy.network import Network, initialize
 from bnstudy.params import load
 from bnstudy.sweep import COLUMNS, last_record, sweep_run
@@ -16,13 +17,17 @@ TRAIN = PARAMS.train.model_copy(update={"steps": 4, "batch_size": 32, "evaluate_
 CPU = torch.device("cpu")
 
 
+def checkpoint(name: str) -> Checkpoint:
+    return Checkpoint(name, [], CPU, PARAMS.runtime)
+
+
 def test_the_record_is_the_last_row_of_the_history(in_prepared: Path) -> None:
     variant = PARAMS.variants["plain_he"]
     train = at_rate(TRAIN, 0.01)
-    record = dict(zip(COLUMNS, last_record(variant, train, 3, CPU), strict=True))
+    record = dict(zip(COLUMNS, last_record(variant, train, 3, CPU, checkpoint("a")), strict=True))
     network = Network(variant)
     initialize(network, variant, 3)
-    last = list(history(network, train, 3, CPU))[-1]
+    last = list(history(network, train, 3, CPU, checkpoint("b")))[-1]
     assert record == {
         "seed": 3,
         "batch_size": 32,

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnstudy import warmup as stage
+from bnstudy.checkpoint import Checkpoint
 from bnstudy.network import Network, initialize
 from bnstudy.params import load
-from bnstudy.training import evaluate, tensors, updates
+from bnstudy.training import adagrad, evaluate, tensors, updates
 from bnstudy.warmup import evaluation_steps, precise_statistics, records, set_statistics, statistics
 
 PARAMS = load()
@@ -24,6 +25,10 @@ WARMUP = PARAMS.warmup.model_copy(
     update={"steps": 5, "evaluate_every": 2, "precise_images": 2500, "decays": [0.0, 0.5, 0.95, 1.0]}
 )
 CPU = torch.device("cpu")
+
+
+def checkpoint() -> Checkpoint:
+    return Checkpoint("warmup/0", [], CPU, PARAMS.runtime)
 
 
 def network(decay: float) -> Network:
@@ -45,12 +50,12 @@ def test_evaluation_steps_are_dense_early_then_regular(steps: int, every: int) -
 
 def test_a_run_carries_what_runs_of_each_decay_have(in_prepared: Path) -> None:
     carrier = network(0.0)
-    found = pd.DataFrame(records(carrier, TRAIN, WARMUP, 0, CPU), columns=stage.COLUMNS)
+    found = pd.DataFrame(records(carrier, TRAIN, WARMUP, 0, CPU, checkpoint()), columns=stage.COLUMNS)
     assert sorted(set(found["step"])) == [1, 2, 4, 5]
     images_NHW, labels_N = tensors("train", CPU)
     for decay in WARMUP.decays:
         alone = network(decay)
-        for step, _, _ in updates(alone, images_NHW, labels_N, TRAIN, 0):
+        for step, _, _ in updates(alone, adagrad(alone, TRAIN), images_NHW, labels_N, TRAIN, 0):
             if step in (2, 5):
                 mine = found[(found["step"] == step) & (found["statistics"] == "moving") & (found["decay"] == decay)]
                 loss, accuracy = evaluate(alone, *tensors("test", CPU))
@@ -75,10 +80,11 @@ def test_corrected_averages_are_the_weighted_mean_of_the_batches(
 
     monkeypatch.setattr(stage, "evaluate", spy)
     one = WARMUP.model_copy(update={"decays": [0.95], "steps": 4, "evaluate_every": 4})
-    found = [record[:2] for record in records(network(0.0), TRAIN, one, 0, CPU)]
+    found = [record[:2] for record in records(network(0.0), TRAIN, one, 0, CPU, checkpoint())]
     images_NHW, labels_N = tensors("train", CPU)
     batch_network = network(0.0)
-    for _ in updates(batch_network, images_NHW, labels_N, TRAIN.model_copy(update={"steps": 4}), 0):
+    train = TRAIN.model_copy(update={"steps": 4})
+    for _ in updates(batch_network, adagrad(batch_network, train), images_NHW, labels_N, train, 0):
         batches.append(statistics(batch_network).double().numpy().copy())
     weights = 0.95 ** np.arange(3, -1, -1)
     expected = np.tensordot(weights / weights.sum(), np.stack(batches), 1)

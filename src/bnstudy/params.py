@@ -181,6 +181,7 @@ class Runtime(Section):
     device: Device
     deterministic: bool
     threads: Count | None
+    checkpoint_every: Count | None
     memory_fraction: PositiveFraction | None
     mirrors: list[Mirror]
 

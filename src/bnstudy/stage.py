@@ -23,11 +23,20 @@ def run(main: Callable[[], None]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a whole file or none: to a temporary file beside `path`, then rename. Makes the folder."""
+    """Write a whole file or none, power cut included: a temporary file beside `path`, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

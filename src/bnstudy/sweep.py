@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from bnstudy import device as devices
+from bnstudy.checkpoint import Checkpoint, catch_signals
 from bnstudy.network import Network, initialize
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
 from bnstudy.stage import run, write
@@ -30,7 +31,9 @@ COLUMNS = (
 )
 
 
-def last_record(variant: Variant, train: Train, seed: int, device: torch.device) -> tuple[float | int | None, ...]:
+def last_record(
+    variant: Variant, train: Train, seed: int, device: torch.device, checkpoint: Checkpoint
+) -> tuple[float | int | None, ...]:
     """One short run: its record after the last update, in the order of COLUMNS.
 
     A loss that is no longer finite is an outcome here: `diverged` is 1, and the accuracies are those of what is left.
@@ -40,7 +43,7 @@ def last_record(variant: Variant, train: Train, seed: int, device: torch.device)
     network.to(device)
     setting = (seed, train.batch_size, train.learning_rate.initial)
     try:
-        *_, last = history(network, train, seed, device)
+        *_, last = history(network, train, seed, device, checkpoint)
     except Diverged as diverged:
         accuracies = (evaluate(network, *tensors(split, device))[1] for split in ("validation", "test"))
         return (*setting, diverged.step, 1, None, *accuracies)
@@ -50,11 +53,23 @@ def last_record(variant: Variant, train: Train, seed: int, device: torch.device)
 def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runtime: Runtime) -> None:
     """Write `path`: the records of one setting, a row a seed."""
     device = devices.prepare(runtime)
+    catch_signals()
     start = time.perf_counter()
-    found = [last_record(variant, train, seed, device) for seed in seeds]
+    checkpoints = {
+        seed: Checkpoint(
+            f"sweep/{path.parent.name}/{path.stem}/{seed}",
+            [variant.model_dump(), train.model_dump(), seed],
+            device,
+            runtime,
+        )
+        for seed in seeds
+    }
+    found = [last_record(variant, train, seed, device, checkpoint) for seed, checkpoint in checkpoints.items()]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([COLUMNS, *found])
     write(path, table.getvalue().encode())
+    for checkpoint in checkpoints.values():
+        checkpoint.remove()
     accuracies = ", ".join(f"{record[-2]:.2%}" for record in found)
     print(f"{path}: validation accuracy {accuracies} in {time.perf_counter() - start:.0f} s")
 

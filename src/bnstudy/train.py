@@ -12,6 +12,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from bnstudy import device as devices
+from bnstudy.checkpoint import Checkpoint, catch_signals
 from bnstudy.network import Network, initialize
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
 from bnstudy.stage import run, write
@@ -38,18 +39,21 @@ def to_safetensors(network: Network, name: str, variant: Variant, seed: int) -> 
 def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Runtime) -> None:
     """Write `models/<name>/<seed>.safetensors` and `metrics/history/<name>/<seed>.csv`."""
     device = devices.prepare(runtime)
+    catch_signals()
     network = Network(variant)
     initialize(network, variant, seed)
     network.to(device)
-    start, rows = time.perf_counter(), []
+    checkpoint = Checkpoint(f"train/{name}/{seed}", [variant.model_dump(), train.model_dump(), seed], device, runtime)
+    start, rows = time.perf_counter(), list[Row]()
     with tqdm(total=train.steps, desc=f"{name} seed {seed}", unit="step", disable=None) as bar:
-        for row in history(network, train, seed, device):
+        for row in history(network, train, seed, device, checkpoint):
             rows.append(row)
             bar.update(row.step - bar.n)
             bar.set_postfix_str(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
     seconds = time.perf_counter() - start
     write(Path("metrics/history", name, f"{seed}.csv"), to_csv(rows).encode())
     write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed))
+    checkpoint.remove()
     print(
         f"{name} seed {seed}: {train.steps} steps on {device} in {seconds:.0f} s, test accuracy {row.test_accuracy:.2%}"
     )

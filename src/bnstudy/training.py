@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnstudy.checkpoint import Checkpoint, State
 from bnstudy.data import batch_indices, load_split
 from bnstudy.network import HIDDEN, Network
 from bnstudy.params import BadInput, LearningRate, Train
@@ -75,19 +76,32 @@ def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: to
     return (torch.rand(images, HIDDEN, generator=random, device=device) < keep_prob) / keep_prob
 
 
+def adagrad(network: Network, train: Train) -> torch.optim.Adagrad:
+    """Adagrad from `initial_accumulator` and without epsilon (row 21); its rate is set before each update."""
+    return torch.optim.Adagrad(
+        network.parameters(),
+        initial_accumulator_value=train.initial_accumulator,
+        eps=0.0,
+        fused=next(network.parameters()).device.type == "cpu",
+    )
+
+
 def updates(
-    network: Network, images_NHW: Tensor, labels_N: Tensor, train: Train, seed: int
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    images_NHW: Tensor,
+    labels_N: Tensor,
+    train: Train,
+    seed: int,
+    done: int = 0,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train `network` in place, and yield after each update: its number from 1, its loss, and its rows of the images.
 
-    The loss is that before the update, in training mode: batch statistics, dropout (row 23). Adagrad starts from
-    `initial_accumulator` and has no epsilon (row 21). The caller may evaluate the network between two updates.
+    The loss is that before the update, in training mode: batch statistics, dropout (row 23). `done` updates were made
+    before. The caller may evaluate the network between two updates.
     """
     device = images_NHW.device
-    optimizer = torch.optim.Adagrad(
-        network.parameters(), initial_accumulator_value=train.initial_accumulator, eps=0.0, fused=device.type == "cpu"
-    )
-    for step in range(train.steps):
+    for step in range(done, train.steps):
         rows = torch.from_numpy(batch_indices(seed, step, len(images_NHW), train.batch_size)).to(device)
         mask = None
         if train.keep_prob < 1:
@@ -101,6 +115,20 @@ def updates(
         optimizer.param_groups[0]["lr"] = learning_rate(train.learning_rate, step)
         optimizer.step()
         yield step + 1, loss.detach(), rows
+
+
+def state_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Every tensor, by name and in place, that the next updates depend on: weights, averages, accumulators."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        tensors |= {f"adagrad.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+    return tensors
+
+
+@torch.no_grad()
+def restore(network: Network, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    for name, tensor in state_tensors(network, optimizer).items():
+        tensor.copy_(saved[name])
 
 
 @torch.no_grad()
@@ -131,33 +159,44 @@ def hidden_percentiles(network: Network, images_NHW: Tensor) -> tuple[float, flo
     return float(low), float(middle), float(high)
 
 
-def history(network: Network, train: Train, seed: int, device: torch.device) -> Iterator[Row]:
+def history(network: Network, train: Train, seed: int, device: torch.device, checkpoint: Checkpoint) -> Iterator[Row]:
     """Train `network` in place; yield a row after updates 1, 1 + evaluate_every, … and after the last.
 
-    Raises `Diverged` when the loss is no longer finite, as the original's train op did (row 23).
+    Goes on from `checkpoint`, and first yields the rows that it holds. Raises `Diverged` when the loss is no longer
+    finite, as the original's train op did (row 23).
     """
     images_NHW, labels_N = tensors("train", device)
     validation, test = tensors("validation", device), tensors("test", device)
-    losses = []
-    for step, loss, rows in updates(network, images_NHW, labels_N, train, seed):
+    optimizer = adagrad(network, train)
+    done, rows, losses = 0, list[Row](), list[Tensor]()
+    if saved := checkpoint.load():
+        done, rows = saved.step, [Row(*row) for row in saved.records]
+        restore(network, optimizer, saved.tensors)
+        losses = list(saved.tensors["losses"].to(device))
+        yield from rows
+    for step, loss, batch in updates(network, optimizer, images_NHW, labels_N, train, seed, done):
         losses.append(loss)
-        if (step - 1) % train.evaluate_every and step < train.steps:
-            continue
-        train_loss = torch.stack(losses).double().mean().item()
-        if not math.isfinite(train_loss):
-            raise Diverged(
+        if (step - 1) % train.evaluate_every == 0 or step == train.steps:
+            train_loss = torch.stack(losses).double().mean().item()
+            if not math.isfinite(train_loss):
+                raise Diverged(
+                    step,
+                    f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
+                    "lower train.learning_rate.initial, or use an initializer or normalization that bears it",
+                )
+            losses.clear()
+            batch_NHW = images_NHW[batch]
+            row = Row(
                 step,
-                f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
-                "lower train.learning_rate.initial, or use an initializer or normalization that bears it",
+                learning_rate(train.learning_rate, step - 1),
+                train_loss,
+                *hidden_percentiles(network, batch_NHW),
+                *evaluate(network, batch_NHW, labels_N[batch]),
+                *evaluate(network, *validation),
+                *evaluate(network, *test),
             )
-        losses.clear()
-        batch_NHW = images_NHW[rows]
-        yield Row(
-            step,
-            learning_rate(train.learning_rate, step - 1),
-            train_loss,
-            *hidden_percentiles(network, batch_NHW),
-            *evaluate(network, batch_NHW, labels_N[rows]),
-            *evaluate(network, *validation),
-            *evaluate(network, *test),
-        )
+            rows.append(row)
+            yield row
+        if checkpoint.due(step, train.steps):
+            state = state_tensors(network, optimizer) | {"losses": torch.stack(losses) if losses else torch.empty(0)}
+            checkpoint.save(State(step, state, rows))

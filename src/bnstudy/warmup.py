@@ -17,10 +17,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bnstudy import device as devices
+from bnstudy.checkpoint import Checkpoint, State, catch_signals
 from bnstudy.network import Network, Norm, initialize
 from bnstudy.params import Runtime, Train, Variant, Warmup, load
 from bnstudy.stage import run, write
-from bnstudy.training import at_rate, dropout_mask, evaluate, loss_and_accuracy, tensors, updates
+from bnstudy.training import (
+    adagrad,
+    at_rate,
+    dropout_mask,
+    evaluate,
+    loss_and_accuracy,
+    restore,
+    state_tensors,
+    tensors,
+    updates,
+)
 
 COLUMNS = ("step", "statistics", "decay", "test_loss", "test_accuracy")
 Record = tuple[int, str, float | None, float, float]
@@ -76,53 +87,68 @@ def evaluate_by_batch(network: Network, images_NHW: Tensor, labels_N: Tensor) ->
     return loss_and_accuracy(torch.cat([network(images) for images in torch.split(images_NHW, 1000)]), labels_N)
 
 
-def records(network: Network, train: Train, warmup: Warmup, seed: int, device: torch.device) -> list[Record]:
+def measure(
+    network: Network, start_2C: Tensor, averages_D2C: Tensor, step: int, seed: int, warmup: Warmup, train: Train
+) -> list[Record]:
+    """Test loss and accuracy after `step` updates, by every kind of statistics. Overwrites the network's averages."""
+    device, found = start_2C.device, list[Record]()
+    test, images_NHW = tensors("test", device), tensors("train", device)[0][: warmup.precise_images]
+    for decay, average_2C in zip(warmup.decays, averages_D2C, strict=True):
+        set_statistics(network, average_2C)
+        found.append((step, "moving", decay, *evaluate(network, *test)))
+        if 0 < decay < 1:
+            start_weight = decay**step  # what is left of the initial 0 and 1
+            if start_weight > 1e-9:
+                set_statistics(network, (average_2C - start_weight * start_2C) / (1 - start_weight))
+                found.append((step, "corrected", decay, *evaluate(network, *test)))
+            else:  # the same numbers
+                found.append((step, "corrected", decay, *found[-1][3:]))
+    found.append((step, "batch", None, *evaluate_by_batch(network, *test)))
+    set_statistics(network, precise_statistics(network, images_NHW, train.keep_prob, seed))
+    found.append((step, "precise", None, *evaluate(network, *test)))
+    return found
+
+
+def records(
+    network: Network, train: Train, warmup: Warmup, seed: int, device: torch.device, checkpoint: Checkpoint
+) -> list[Record]:
     """Train `network`, whose decay must be 0: its averages then are the last batch's own statistics."""
-    images_NHW, labels_N = tensors("train", device)
-    test = tensors("test", device)
+    optimizer, train = adagrad(network, train), train.model_copy(update={"steps": warmup.steps})
     decays = torch.tensor(warmup.decays, device=device).view(-1, 1, 1)
-    start = statistics(network)
-    averages_D2C = start.expand(len(warmup.decays), -1, -1)
-    when, found = evaluation_steps(warmup.steps, warmup.evaluate_every), list[Record]()
-    for step, _, _ in tqdm(
-        updates(network, images_NHW, labels_N, train.model_copy(update={"steps": warmup.steps}), seed),
-        total=warmup.steps,
-        desc=f"warm-up seed {seed}",
-        unit="step",
-        disable=None,
-    ):
+    start_2C = statistics(network)
+    averages_D2C = start_2C.repeat(len(warmup.decays), 1, 1)
+    when, done, found = evaluation_steps(warmup.steps, warmup.evaluate_every), 0, list[Record]()
+    if saved := checkpoint.load():
+        done, found = saved.step, [tuple(record) for record in saved.records]
+        restore(network, optimizer, saved.tensors)
+        averages_D2C = saved.tensors["averages"].to(device)
+    training = updates(network, optimizer, *tensors("train", device), train, seed, done)
+    for step, _, _ in tqdm(training, f"warm-up seed {seed}", warmup.steps, initial=done, unit="step", disable=None):
         averages_D2C = decays * averages_D2C + (1 - decays) * statistics(network)
-        if step not in when:
-            continue
-        for decay, average_2C in zip(warmup.decays, averages_D2C, strict=True):
-            set_statistics(network, average_2C)
-            found.append((step, "moving", decay, *evaluate(network, *test)))
-            if 0 < decay < 1:
-                start_weight = decay**step  # what is left of the initial 0 and 1
-                if start_weight > 1e-9:
-                    set_statistics(network, (average_2C - start_weight * start) / (1 - start_weight))
-                    found.append((step, "corrected", decay, *evaluate(network, *test)))
-                else:  # the same numbers
-                    found.append((step, "corrected", decay, *found[-1][3:]))
-        found.append((step, "batch", None, *evaluate_by_batch(network, *test)))
-        set_statistics(network, precise_statistics(network, images_NHW[: warmup.precise_images], train.keep_prob, seed))
-        found.append((step, "precise", None, *evaluate(network, *test)))
+        if step in when:
+            found += measure(network, start_2C, averages_D2C, step, seed, warmup, train)
+        if checkpoint.due(step, warmup.steps):
+            checkpoint.save(State(step, state_tensors(network, optimizer) | {"averages": averages_D2C}, found))
     return found
 
 
 def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtime: Runtime) -> None:
     """Write `metrics/warmup/<seed>.csv`: a row a step, kind of statistics and decay."""
     device = devices.prepare(runtime)
+    catch_signals()
     network = Network(variant.model_copy(update={"decay": 0.0}))
     initialize(network, variant, seed)
     network.to(device)
+    determinants = [variant.model_dump(), train.model_dump(), warmup.model_dump(exclude={"seeds"}), seed]
+    checkpoint = Checkpoint(f"warmup/{seed}", determinants, device, runtime)
     start = time.perf_counter()
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(COLUMNS)
-    for step, kind, decay, loss, accuracy in records(network, train, warmup, seed, device):
+    for step, kind, decay, loss, accuracy in records(network, train, warmup, seed, device, checkpoint):
         lines.writerow((step, kind, decay, f"{loss:.8g}", f"{accuracy:.8g}"))
     write(Path("metrics/warmup", f"{seed}.csv"), table.getvalue().encode())
+    checkpoint.remove()
     print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {time.perf_counter() - start:.0f} s")
 
 

@@ -1,0 +1,217 @@
+"""The real pipeline through the real DVC, on the sample: what reruns after each change, and the bytes it makes."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import clone, run
+
+# Small enough that a training takes a second beside its imports.
+SMALL: dict[str, Any] = {
+    "data": {"source": "sample", "validation_size": 500},
+    "study": {"variants": ["batch_norm", "plain"], "seeds": [0, 1]},
+}
+SMALL_TRAIN = {"steps": 3, "batch_size": 32, "evaluate_every": 2}
+SMALL_WARMUP = {"seeds": [0], "steps": 3, "evaluate_every": 2, "decays": [0.5, 0.95, 0.999, 1.0], "precise_images": 64}
+SMALL_SWEEP = {"variants": ["plain"], "seeds": [0], "steps": 2, "learning_rates": [0.01, 0.1], "batch_sizes": [16, 64]}
+
+WARMUP = ["warmup@0"]
+RATES = ["sweep_rates@plain-0.01", "sweep_rates@plain-0.1"]
+BATCHES = ["sweep_batches@plain-16", "sweep_batches@plain-64"]
+BELOW = ["summarize", "plot", "report"]
+
+
+def params(study: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((study / "params.yaml").read_text())
+    return tree
+
+
+def write_params(study: Path, tree: dict[str, Any]) -> None:
+    (study / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def repro(study: Path, *arguments: str) -> list[str]:
+    """`dvc repro`, and the stages that it ran, in order; those restored from the run cache are not among them."""
+    out = run(study, "dvc", "repro", *arguments).stdout
+    return re.findall(r"^Running stage '(.+)':", out, re.MULTILINE)
+
+
+def outputs(study: Path) -> dict[str, bytes]:
+    """Every byte that the pipeline wrote."""
+    folders = ("data/raw", "data/prepared", "models", "metrics", "plots", "report")
+    files = [path for folder in folders for path in (study / folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(study)): path.read_bytes() for path in files if path.name != ".gitignore"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study on the sample, reproduced once and committed."""
+    folder = clone(tmp_path_factory.mktemp("study"))
+    tree = params(folder)
+    small = {"train": tree["train"] | SMALL_TRAIN, "warmup": tree["warmup"] | SMALL_WARMUP}
+    write_params(folder, tree | SMALL | small | {"sweep": tree["sweep"] | SMALL_SWEEP})
+    assert sorted(repro(folder)) == sorted(ALL)
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "results")
+    return folder
+
+
+TRAINS = [f"train@{variant}-{seed}" for variant in ("batch_norm", "plain") for seed in (0, 1)]
+EVALUATES = ["evaluate@batch_norm", "evaluate@plain"]
+ALL = ["fetch", "prepare", *TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES, *BELOW]
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path) -> Path:
+    """A copy of the reproduced study with its cache, to change at will."""
+    return Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
+
+
+def edit(*path: str, value: Any) -> Callable[[Path], None]:
+    def change(study: Path) -> None:
+        tree = params(study)
+        at = tree
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        write_params(study, tree)
+
+    return change
+
+
+def append(file: str, text: str) -> Callable[[Path], None]:
+    def change(study: Path) -> None:
+        with (study / file).open("a") as stream:
+            stream.write(text)
+
+    return change
+
+
+def reverse_the_keys(study: Path) -> None:
+    write_params(study, dict(reversed(params(study).items())))
+
+
+def add_a_variant(study: Path) -> None:
+    tree = params(study)
+    tree["rates"]["other"] = 0.01
+    tree["variants"]["other"] = tree["variants"]["plain"] | {"initializer": "he"}
+    tree["study"]["variants"].append("other")
+    write_params(study, tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "reruns"),
+    [
+        pytest.param(
+            edit("variants", "batch_norm", "decay", value=0.5),
+            [*TRAINS[:2], EVALUATES[0], *WARMUP, *BELOW],
+            id="a decay",
+        ),
+        pytest.param(
+            edit("train", "learning_rate", "initial", value=0.05),
+            [*TRAINS, *EVALUATES, *WARMUP, *BATCHES, *BELOW],
+            id="learning rate",
+        ),
+        pytest.param(
+            edit("train", "batch_size", value=16), [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BELOW], id="batch size"
+        ),
+        pytest.param(
+            edit("rates", "plain", value=0.01), [*TRAINS[2:], EVALUATES[1], *BATCHES, *BELOW], id="a rate of its own"
+        ),
+        pytest.param(edit("warmup", "decays", value=[0.95, 0.999, 1.0]), [*WARMUP, *BELOW], id="the decays of warmup"),
+        pytest.param(
+            edit("sweep", "learning_rates", value=[0.01, 0.03, 0.1]),
+            ["sweep_rates@plain-0.03", *BELOW],
+            id="one more rate to sweep",
+        ),
+        pytest.param(
+            edit("study", "seeds", value=[0, 1, 2]),
+            ["train@batch_norm-2", "train@plain-2", *EVALUATES, *BELOW],
+            id="one more seed",
+        ),
+        pytest.param(
+            add_a_variant, ["train@other-0", "train@other-1", "evaluate@other", *BELOW], id="one more variant"
+        ),
+        pytest.param(edit("evaluate", "targets", value=[0.5]), [*EVALUATES, *BELOW], id="targets"),
+        pytest.param(edit("plot", "width", value=5.0), ["plot"], id="plot"),
+        pytest.param(edit("runtime", "threads", value=1), [], id="runtime"),
+        pytest.param(append("params.yaml", "\n# a remark\n"), [], id="a comment"),
+        pytest.param(reverse_the_keys, [], id="the order of keys"),
+        # The same bytes come out of these, so that the stages below them have nothing to do.
+        pytest.param(
+            append("src/bnstudy/network.py", "# a remark\n"),
+            [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES],
+            id="network.py",
+        ),
+        pytest.param(append("src/bnstudy/evaluate.py", "# a remark\n"), EVALUATES, id="evaluate.py"),
+    ],
+)
+def test_a_change_reruns_exactly_what_depends_on_it(
+    copy: Path, change: Callable[[Path], None], reruns: list[str]
+) -> None:
+    change(copy)
+    assert sorted(repro(copy)) == sorted(reruns)
+
+
+def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy: Path) -> None:
+    before = outputs(copy)
+    assert repro(copy) == []
+    assert sorted(repro(copy, "--force")) == sorted(ALL)
+    assert outputs(copy) == before
+
+
+def test_changed_and_changed_back_restores_from_the_run_cache(copy: Path) -> None:
+    before, committed = outputs(copy), (copy / "params.yaml").read_text()
+    edit("variants", "plain", "initializer", value="he")(copy)
+    assert sorted(repro(copy)) == sorted([*TRAINS[2:], EVALUATES[1], *BELOW])
+    (copy / "params.yaml").write_text(committed)
+    assert repro(copy) == []
+    assert outputs(copy) == before
+
+
+def test_a_removed_seed_and_variant_leave_no_trace(copy: Path) -> None:
+    edit("study", "seeds", value=[1])(copy)
+    edit("study", "variants", value=["plain"])(copy)
+    assert sorted(repro(copy)) == sorted(["evaluate@plain", *BELOW])
+    assert (copy / "models/batch_norm/0.safetensors").is_file()
+    summary = json.loads((copy / "metrics/summary.json").read_text())
+    assert list(summary) == ["plain"]
+    assert summary["plain"]["runs"] == 1
+    curves = pd.read_csv(copy / "plots/curves.csv")
+    assert set(curves["variant"]) == {"plain"}
+    assert set(curves["seed"]) == {1}
+
+
+def test_a_bad_parameter_stops_before_training_with_one_message(copy: Path) -> None:
+    edit("variants", "batch_norm", "decay", value=1.5)(copy)
+    done = run(copy, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "variants.batch_norm.decay: 1.5 is not in [0, 1]" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    edit("variants", "batch_norm", "decay", value=0.95)(copy)
+    assert repro(copy) == []
+
+
+def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:
+    tracked = run(study, "git", "ls-files").stdout.splitlines()
+    assert {"dvc.lock", "metrics/summary.json", "plots/curves.csv", "plots/confusion.csv"} <= set(tracked)
+    assert not [
+        name for name in tracked if re.match(r"data/(raw|prepared)/|models/.*|metrics/(history|evaluation)/", name)
+    ]
+    assert run(study, "git", "status", "--porcelain").stdout == ""
+
+
+def test_params_metrics_and_plots_show_what_an_experiment_changed(copy: Path) -> None:
+    run(copy, "dvc", "exp", "run", "--set-param", "variants.batch_norm.decay=0.5")
+    assert "variants.batch_norm.decay" in run(copy, "dvc", "params", "diff").stdout
+    assert "batch_norm.test_accuracy.mean" in run(copy, "dvc", "metrics", "diff").stdout
+    assert "decay" in run(copy, "dvc", "exp", "show").stdout
+    run(copy, "dvc", "plots", "show", "--out", "page")
+    assert "accuracy" in (copy / "page/index.html").read_text()

@@ -1,0 +1,394 @@
+"""`report` on what `summarize` made of made-up runs: its words, its numbers, its figures, and that DVC keeps them."""
+
+import base64
+import json
+import re
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.axes import Axes
+
+from bnstudy import figures, report
+from bnstudy.params import BadInput, load
+from conftest import ROOT, clone, run
+from test_summarize import make_runs, summarize
+
+FOUR = ["batch_norm", "plain", "batch_norm_hidden", "plain_he"]
+RULES = load(ROOT / "params.yaml").summarize
+PART: dict[str, Any] = {
+    **{"part": "to 97%, original", "quantity": "ratio of steps", "estimate": 0.5, "low": 0.25, "high": 0.75},
+    **{"bound": "exact", "runs": 5, "censored_a": 0, "censored_b": 0, "rule": "below 1", "verdict": "supported"},
+}
+PAGES = ["report/index.html", "report/README.md"]
+
+
+def make_report(variants: list[str], seeds: list[int], steps: list[int] | None = None) -> None:
+    """What the stage writes in the current folder, from random runs."""
+    make_runs(variants, seeds, **({"steps": steps} if steps else {}))
+    summarize(variants, seeds)
+    shutil.copy(ROOT / "params.yaml", ".")
+    report.main()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the report on four variants and five seeds; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_report(FOUR, [0, 1, 2, 3, 4])
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, the tags left open, and the text of each row of its first table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.rows: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "br", "wbr"}:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "tr" in self.open:
+            self.rows[-1] += data
+
+
+def test_the_page_is_whole_and_needs_nothing_but_itself(whole: Path) -> None:
+    text = (whole / PAGES[0]).read_text()
+    page = Page(text)
+    assert page.open == []
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert {"lang": "en"} in [attributes for tag, attributes in page.tags if tag == "html"]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids) == 10
+    assert {attributes["href"] for tag, attributes in page.tags if tag == "a"} <= {f"#{name}" for name in ids}
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    names = [*(f"claim_{number}" for number in range(1, 10)), "hidden"]
+    for name, image in zip(names, images, strict=True):
+        assert image["alt"]
+        kind, data = str(image["src"]).split(",")
+        assert kind == "data:image/svg+xml;base64"
+        assert base64.b64decode(data) == (whole / f"report/figures/{name}.svg").read_bytes()
+
+
+def test_figures_are_whole_and_adapt_to_dark_systems(whole: Path) -> None:
+    for path in (whole / "report/figures").iterdir():
+        root = ET.parse(path).getroot()
+        assert root.find(".//{http://purl.org/dc/elements/1.1/}date") is None
+        links = {value for node in root.iter() for key, value in node.attrib.items() if key.endswith("href")}
+        assert all(link.startswith("#") for link in links)
+        style = "".join(str(node.text) for node in root.iter("{http://www.w3.org/2000/svg}style"))
+        assert "prefers-color-scheme: dark" in style
+        # The background and the texts are among what a dark system shows in another colour.
+        for color in ("#ffffff", figures.INK):
+            assert f'fill: {color}"]' in style
+            assert f'style="fill: {color}' in path.read_text()
+
+
+def test_each_claim_stands_with_its_numbers_and_verdict_in_both_tables(whole: Path) -> None:
+    claims = json.loads((whole / "metrics/claims.json").read_text())
+    page_rows = Page((whole / PAGES[0]).read_text()).rows[1:]
+    lines = [line for line in (whole / PAGES[1]).read_text().splitlines() if re.match(r" \| \d\. ", line)]
+    for claim, row, line in zip(claims, page_rows, lines, strict=True):
+        assert claim["measured"] in row
+        for text in (row, line):
+            assert f"{claim['id']}. {claim['claim']}" in text
+            assert f"{report.MARKS[claim['verdict']]} {claim['verdict']}" in text
+            for part in claim["parts"]:
+                for shown in (part["part"], report.shown(part)["estimate"], report.shown(part)["interval"]):
+                    assert shown in text
+
+
+def test_the_same_bytes_whatever_the_settings_of_the_machine(whole: Path, folder: Path) -> None:
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    shutil.rmtree("report")
+    Path("matplotlibrc").write_text("font.size: 20\nlines.linewidth: 9\nsvg.fonttype: none\n")
+    run(
+        folder,
+        sys.executable,
+        "-m",
+        "bnstudy.report",
+        PYTHONPATH=str(ROOT / "src"),
+        PYTHONHASHSEED="7",
+        TZ="Asia/Tokyo",
+    )
+    for path in (whole / "report").rglob("*.*"):
+        assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_yaml_reads_a_page_as_a_list_of_its_own_text(whole: Path, page: str) -> None:
+    """So that `dvc metrics show` finds no metric in it, and no fault."""
+    text = (whole / page).read_text()
+    ((_, (inner,)),) = yaml.safe_load(text).items()
+    assert inner.startswith(" -->") or inner.startswith("-->")
+    assert inner.removeprefix("-->").split() == text.split(" -->", 1)[1].split()
+
+
+@pytest.mark.parametrize(
+    ("change", "estimate", "interval", "missed"),
+    [
+        ({}, "0.500×", "0.250 to 0.750", ""),
+        ({"estimate": 123.4, "low": 99.0, "high": 1234.0}, "123×", "99.0 to 1.23e+03", ""),
+        (
+            {"bound": "at most", "low": None, "censored_b": 2},
+            *("≤ 0.500×", "up to 0.750", "not reached by 2 of 5 runs without"),
+        ),
+        (
+            {"bound": "none", "estimate": None, "low": None, "high": None, "censored_a": 1, "censored_b": 2},
+            *("no estimate", "no interval", "not reached by 1 of 5 runs with batch norm and 2 of 5 runs without"),
+        ),
+        (
+            {"quantity": "steps", "bound": "at least", "estimate": 1234.5, "low": 1000, "high": None, "censored_a": 3},
+            *("≥ 1,234 updates", "from 1,000", "not reached by 3 of 5 runs"),
+        ),
+        ({"quantity": "difference of test accuracy", "low": -0.25}, "+0.5000", "−0.2500 to +0.7500", ""),
+        ({"quantity": "accuracy"}, "0.5000", "0.2500 to 0.7500", ""),
+        ({"quantity": "nats", "estimate": -0.5}, "−0.5000 nats", "+0.2500 to +0.7500", ""),
+        ({"quantity": "decades", "low": None, "high": None}, "+0.50 decades", "no interval", ""),
+        ({"quantity": "else"}, "0.5", "0.25 to 0.75", ""),
+    ],
+)
+def test_a_part_as_text(change: dict[str, Any], estimate: str, interval: str, missed: str) -> None:
+    assert report.shown(PART | change) == {"estimate": estimate, "interval": interval, "missed": missed}
+
+
+NUMBERS = "to 97%, original: 0.500× (0.250 to 0.750)."
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict", "runs", "text"),
+    [
+        (1, "supported", 5, f"Batch norm got to each target in fewer updates than the network without – {NUMBERS}"),
+        (1, "refuted", 5, f"To one target or more, batch norm took more updates than the network without – {NUMBERS}"),
+        (2, "not decided", 5, f"Not decided, since an interval leaves both answers open – {NUMBERS}"),
+        (2, "not decided", 3, f"Not decided, since a verdict takes 5 runs, not 3 – {NUMBERS}"),
+        (3, "supported", 5, f"The final accuracies differ by more than 0.001 – {NUMBERS}"),
+    ],
+)
+def test_what_is_said_follows_the_verdict(number: int, verdict: str, runs: int, text: str) -> None:
+    claim = {"id": number, "verdict": verdict, "parts": [PART | {"runs": runs}]}
+    assert report.reading(claim, RULES) == text
+
+
+def test_there_are_words_for_every_verdict_on_every_claim() -> None:
+    assert set(report.LEADS) == {f"{n} {verdict}" for n, verdict in product(range(1, 10), ("supported", "refuted"))}
+    assert len({lead.format(**RULES.model_dump()) for lead in report.LEADS.values()}) == len(report.LEADS)
+    assert report.reading({"id": 8, "verdict": "not measured", "parts": []}, RULES).startswith("Not measured")
+
+
+def test_the_result_counts_verdicts_and_quotes_the_highest_target_with_an_estimate() -> None:
+    last = PART | {"part": "to 99%, original", "bound": "at most", "low": None}
+    lost = PART | {"part": "to 99%, fair", "estimate": None, "low": None, "high": None}
+    claims = [
+        {"verdict": "supported", "parts": [PART, last]},
+        {"verdict": "refuted", "parts": [PART | {"part": "to 98%, fair", "verdict": "refuted"}, lost]},
+        {"verdict": "supported", "parts": [PART]},
+        {"verdict": "not measured", "parts": []},
+    ]
+    assert report.result(claims) == (
+        "4 claims: 2 supported, 1 refuted, 1 not measured; batch norm took at most 0.500 times the updates to 99% in "
+        "the original's setting (up to 0.750, supported), and 0.500 times the updates to 98% against the fair baseline "
+        "(0.250 to 0.750, refuted)."
+    )
+    assert report.result(claims[3:]) == "1 claims: 1 not measured."
+
+
+def test_headline_by_hand() -> None:
+    accuracy = {"mean": 0.98765, "low": 0.98, "high": 0.99}
+    steps = {"97%": {"median": 1201.0, "reached": 2}, "99%": {"median": None, "reached": 0}}
+    one = {"97%": {"median": None, "reached": 1}, "99%": {"median": 101.5, "reached": 3}}
+    summary = {
+        "a": {"runs": 3, "test_accuracy": accuracy, "steps_to": steps},
+        "b": {"runs": 3, "test_accuracy": accuracy | {"low": None, "high": None}, "steps_to": one},
+    }
+    assert report.headline(summary, [{"verdict": "supported", "parts": []}]).splitlines() == [
+        "1 claims: 1 supported.",
+        "",
+        "| variant | seeds | test accuracy | updates to 97% | updates to 99% |",
+        "| --- | --: | --: | --: | --: |",
+        "| `a` | 3 | 98.77% (98.00% to 99.00%) | 1,201 (2 of 3) | never |",
+        "| `b` | 3 | 98.77% (one seed) | - (1 of 3) | 101.5 |",
+    ]
+
+
+def test_the_readme_quotes_the_headline_of_the_committed_results() -> None:
+    if not (ROOT / "metrics/summary.json").exists():
+        pytest.skip("no results are committed")
+    summary, claims = (json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("summary", "claims"))
+    quoted = re.search(r"<!-- headline -->(.*?)<!-- /headline -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert quoted, "README.md has no headline"
+    assert quoted[1].strip() == report.headline(summary, claims)
+
+
+@pytest.mark.parametrize(
+    ("variants", "seeds", "steps", "missing"),
+    [
+        (["batch_norm", "plain"], [0, 1], None, {2}),
+        (["batch_norm_hidden", "plain_he", "other"], [0, 1], None, {1}),
+        (["other"], [3], [1], {1, 2, 3, 7}),
+    ],
+)
+def test_what_was_not_run_is_left_out(
+    folder: Path, variants: list[str], seeds: list[int], steps: list[int] | None, missing: set[int]
+) -> None:
+    make_report(variants, seeds, steps)
+    drawn = {path.stem for path in Path("report/figures").iterdir()}
+    assert drawn == {"hidden", *(f"claim_{number}" for number in set(range(1, 10)) - missing)}
+    page, readme = (Path(name).read_text() for name in PAGES)
+    assert page.count("No figure:") == readme.count("No figure:") == len(missing)
+    links = re.findall(r"\]\((.*?)\)", readme)
+    assert {f"figures/{name}.svg" for name in drawn} <= set(links)
+    assert all(Path("report", link).is_file() for link in links)
+
+
+def test_losses_that_are_not_finite_and_decays_below_one(folder: Path) -> None:
+    make_runs(["batch_norm", "plain"], [0, 1])
+    summarize(["batch_norm", "plain"], [0, 1])
+    shutil.copy(ROOT / "params.yaml", ".")
+    curves = pd.read_csv("plots/curves.csv")
+    curves.loc[curves["variant"] == "batch_norm", ["train_loss", "hidden_50"]] = np.nan
+    curves.to_csv("plots/curves.csv", index=False)
+    warmup = pd.read_csv("plots/warmup.csv")
+    warmup[warmup["decay"] != 1].to_csv("plots/warmup.csv", index=False)
+    report.main()
+    assert not Path("report/figures/claim_6.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics/claims.json", "metrics/summary.json", "plots/sweep.csv", "plots/warmup.csv"])
+def test_an_input_that_is_missing_is_named(whole: Path, folder: Path, name: str) -> None:
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    Path(name).unlink()
+    with pytest.raises(BadInput, match=re.escape(name)):
+        report.main()
+
+
+def table(whole: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(whole / f"plots/{name}.csv")
+
+
+def look(names: list[str]) -> figures.Look:
+    return {name: {"color": color, "marker": "o"} for name, color in zip(names, figures.COLORS, strict=False)}
+
+
+def dots(axes: Axes, color: str, marker: str = "o") -> list[tuple[float, float]]:
+    """The points drawn in this colour with this marker, sorted."""
+    lines = [line for line in axes.lines if line.get_marker() == marker and line.get_color() == color]
+    return sorted(point for line in lines for point in zip(*np.atleast_2d(line.get_data()), strict=True))
+
+
+def test_dots_of_claim_1_are_the_first_steps_at_a_target(whole: Path) -> None:
+    curves = table(whole, "curves")
+    looks = look(FOUR)
+    axes = figures.steps_figure(curves, ("batch_norm", "plain"), [0.5, 0.9, 0.9995], looks).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["50%", "90%"]  # none reached 99.95%
+    for variant in ("batch_norm", "plain"):
+        first, never = [], 0
+        for _, rows in curves[curves["variant"] == variant].groupby("seed"):
+            for target in (0.5, 0.9):
+                steps = [
+                    step
+                    for step, value in zip(rows["step"], rows["validation_accuracy"], strict=True)
+                    if value >= target
+                ]
+                first += steps[:1]
+                never += not steps
+        color = looks[variant]["color"]
+        assert sorted(x for x, _ in dots(axes, color)) == sorted(first)
+        assert [x for x, _ in dots(axes, color, ">")] == [250] * never
+
+
+def test_dots_of_claim_5_are_deviations_of_late_changes() -> None:
+    decays = [0.0, 0.95, 0.999, 1.0]
+    values_SDT = np.random.default_rng(0).uniform(0.9, 1, (2, len(decays), 7))
+    rows = [
+        (seed, 10 * step, "moving", decays[place], accuracy)
+        for (seed, place, step), accuracy in np.ndenumerate(values_SDT)
+    ]
+    warmup = pd.DataFrame(rows, columns=["seed", "step", "statistics", "decay", "test_accuracy"])
+    axes = figures.stable_figure(warmup, RULES).axes[0]
+    late_SDT = np.diff(values_SDT[:, :3, 3:])  # after 30 of 60 updates; a decay of 1 never warms up
+    expected = sorted((place, late.std(ddof=1)) for seed in late_SDT for place, late in enumerate(seed))
+    assert dots(axes, figures.COLORS[0]) == [pytest.approx(point) for point in expected]
+
+
+def test_dots_of_claims_8_and_9_are_the_runs_of_the_sweep(whole: Path) -> None:
+    sweep = table(whole, "sweep")
+    looks = look(["b", "a"])
+    for kind, x, split in [("rate", "learning_rate", "validation"), ("batch", "batch_size", "test")]:
+        rows = sweep[sweep["kind"] == kind]
+        axes = figures.sweep_figure(rows, x, split, None, looks).axes[0]
+        for variant, marker in product("ab", "ox"):
+            runs = rows[(rows["variant"] == variant) & (rows["diverged"] == (marker == "x"))]
+            expected = sorted(zip(runs[x], (1 - runs[f"{split}_accuracy"]).clip(lower=0.0005), strict=True))
+            assert dots(axes, looks[variant]["color"], marker) == [pytest.approx(point) for point in expected]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_of_the_page_are_easy_to_tell_from_what_is_behind_them(scheme: str) -> None:
+    """A contrast of 4.5 or more (WCAG 2.1, 1.4.3)."""
+    style = (ROOT / "src/bnstudy/report.html.j2").read_text().split(":root {")[1 if scheme == "light" else 2]
+    colors = dict(re.findall(r"--(\w+): (#\w{6})", style.split("}")[0]))
+
+    def luminance(color: str) -> float:
+        channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for text, behind in product(("ink", "grey", "supported", "refuted", "open"), ("page", "card")):
+        dark, bright = sorted((luminance(colors[text]), luminance(colors[behind])))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, (text, behind)
+
+
+def test_dvc_keeps_the_report_and_stays_quiet_about_it(whole: Path, tmp_path: Path) -> None:
+    """The stage alone, through the real DVC: restored when a change is taken back, and figures of old runs are gone."""
+    study = clone(tmp_path / "study")
+    stages = yaml.safe_load((study / "dvc.yaml").read_text())["stages"]
+    (study / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stages["report"]}}))
+    for name in ("metrics", "plots"):
+        shutil.copytree(whole / name, study / name)
+    run(study, "dvc", "repro")
+    run(study, "git", "add", "--all")
+    run(study, "git", "commit", "--quiet", "--message", "results")
+    before = {path: path.read_bytes() for path in (study / "report").rglob("*.*")}
+    for command in (["metrics", "show"], ["plots", "show"], ["metrics", "diff"]):
+        done = run(study, "dvc", *command)
+        assert "fail" not in (done.stdout + done.stderr).lower(), command
+        assert "error" not in (done.stdout + done.stderr).lower(), command
+    curves = pd.read_csv(study / "plots/curves.csv")
+    curves[curves["variant"].isin(FOUR[:2])].to_csv(study / "plots/curves.csv", index=False)
+    run(study, "dvc", "repro")
+    assert not (study / "report/figures/claim_2.svg").exists()
+    shutil.copy(whole / "plots/curves.csv", study / "plots/curves.csv")
+    assert "Running stage" not in run(study, "dvc", "repro").stdout
+    assert {path: path.read_bytes() for path in (study / "report").rglob("*.*")} == before
