@@ -1,5 +1,7 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`
+# make verify hash all results and their cache, hold them against what is committed, and train one run again
+#             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -8,11 +10,14 @@ VENV := $(CURDIR)/.venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
 export PATH := $(VENV)/bin:$(PATH)
 
-# Three seeds of 5,000 digits: what a laptop does in two minutes.
-DEMO := -S data.source=sample -S data.validation_size=500 -S 'study.seeds=[0,1,2]' \
-        -S train.steps=120 -S train.batch_size=256 -S train.evaluate_every=10
+# Small enough for two cores and three minutes; all four networks, five seeds.
+DEMO := -S data.source=sample -S data.validation_size=500 \
+        -S train.steps=60 -S train.batch_size=128 -S train.evaluate_every=10 \
+        -S 'warmup.seeds=[0]' -S warmup.steps=60 -S warmup.evaluate_every=20 -S warmup.precise_images=1000 \
+        -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1]' \
+        -S sweep.steps=30 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[32,256]'
 
-.PHONY: help venv demo study test lock
+.PHONY: help venv demo study verify test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -36,17 +41,21 @@ study: venv
 # In a clone, so that this checkout stays as it is.
 demo: venv
 	@rm -rf .demo && git clone --quiet . .demo
-	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --quiet --name demo $(DEMO)
+	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --name demo $(DEMO)
 	@cd .demo && dvc plots show --out page >/dev/null
-	@echo
-	@cd .demo && PYTHONPATH=src python -m bnstudy.summarize
-	@echo "figures: .demo/plots/figures/    charts: .demo/page/index.html"
+	@cd .demo && echo && PYTHONPATH=src python -m bnstudy.summarize && echo
+	@echo "report:  .demo/report/index.html"
+	@echo "figures: .demo/plots/figures/"
+	@echo "charts:  .demo/page/index.html   (what \`dvc plots show\` draws)"
+
+verify: venv
+	@PYTHONPATH=src python -m bnstudy.verify $(VERIFY)
 
 test: $(VENV)/test
 	ruff check
 	ruff format --check
 	mypy
-	pytest -n 2
+	pytest -n 2 --dist loadgroup
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
        --no-annotate --quiet --custom-compile-command "make lock" $(UV)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread each: two workers and their subprocesses share the cores. Before PyTorch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from bnstudy.fetch import RAW, fetch_sample, whole_folder
 from bnstudy.params import Data
 from bnstudy.prepare import prepare

@@ -319,6 +319,13 @@ def test_without_any_change_differences_are_compared() -> None:
     assert only(claims.more_stable(shaking([0] * 5, [0] * 5), "batch_norm", RULES))["verdict"] == "not decided"
 
 
+def test_averages_that_were_not_warm_decide_nothing() -> None:
+    table = shaking(0.004 * (1 + NOISE), 0.001 * (1 - NOISE))
+    table.loc[table["decay"] == 0.999, "test_accuracy"] -= 0.05
+    claim = claims.more_stable(table, "batch_norm", RULES)
+    assert claim["verdict"] == only(claim)["verdict"] == "not decided"
+
+
 def test_averages_that_were_not_warm_are_said_to_be() -> None:
     cold = warming((3000, 10), (1000, 10), (None, 10))  # the second half begins at 1,500
     assert "in 2 of 3 seeds 0.999 was not warm" in claims.more_stable(cold, "batch_norm", RULES)["measured"]

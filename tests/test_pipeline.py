@@ -13,6 +13,8 @@ import yaml
 
 from conftest import clone, run
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one worker reproduces the study once for all of these
+
 # Small enough that a training takes a second beside its imports.
 SMALL: dict[str, Any] = {
     "data": {"source": "sample", "validation_size": 500},
@@ -120,15 +122,16 @@ def add_a_variant(study: Path) -> None:
             id="learning rate",
         ),
         pytest.param(
-            edit("train", "batch_size", value=16), [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BELOW], id="batch size"
-        ),
-        pytest.param(
             edit("rates", "plain", value=0.01), [*TRAINS[2:], EVALUATES[1], *BATCHES, *BELOW], id="a rate of its own"
         ),
-        pytest.param(edit("warmup", "decays", value=[0.95, 0.999, 1.0]), [*WARMUP, *BELOW], id="the decays of warmup"),
+        pytest.param(
+            edit("warmup", "decays", value=[0.95, 0.999, 1.0]),
+            [*WARMUP, "summarize", "report"],
+            id="the decays of warmup",
+        ),
         pytest.param(
             edit("sweep", "learning_rates", value=[0.01, 0.03, 0.1]),
-            ["sweep_rates@plain-0.03", *BELOW],
+            ["sweep_rates@plain-0.03", "summarize", "report"],
             id="one more rate to sweep",
         ),
         pytest.param(
@@ -139,17 +142,13 @@ def add_a_variant(study: Path) -> None:
         pytest.param(
             add_a_variant, ["train@other-0", "train@other-1", "evaluate@other", *BELOW], id="one more variant"
         ),
-        pytest.param(edit("evaluate", "targets", value=[0.5]), [*EVALUATES, *BELOW], id="targets"),
+        pytest.param(edit("evaluate", "targets", value=[0.5]), [*EVALUATES, "summarize", "report"], id="targets"),
         pytest.param(edit("plot", "width", value=5.0), ["plot"], id="plot"),
         pytest.param(edit("runtime", "threads", value=1), [], id="runtime"),
         pytest.param(append("params.yaml", "\n# a remark\n"), [], id="a comment"),
         pytest.param(reverse_the_keys, [], id="the order of keys"),
         # The same bytes come out of these, so that the stages below them have nothing to do.
-        pytest.param(
-            append("src/bnstudy/network.py", "# a remark\n"),
-            [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES],
-            id="network.py",
-        ),
+        pytest.param(append("src/bnstudy/warmup.py", "# a remark\n"), WARMUP, id="warmup.py"),
         pytest.param(append("src/bnstudy/evaluate.py", "# a remark\n"), EVALUATES, id="evaluate.py"),
     ],
 )
@@ -158,6 +157,27 @@ def test_a_change_reruns_exactly_what_depends_on_it(
 ) -> None:
     change(copy)
     assert sorted(repro(copy)) == sorted(reruns)
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        pytest.param(edit("train", "batch_size", value=16), [*TRAINS, *WARMUP, *RATES], id="batch size"),
+        pytest.param(
+            append("src/bnstudy/network.py", "# a remark\n"),
+            [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES],
+            id="network.py",
+        ),
+        pytest.param(append("src/bnstudy/params.py", "# a remark\n"), ALL, id="params.py"),
+    ],
+)
+def test_what_a_change_makes_stale(copy: Path, change: Callable[[Path], None], stale: list[str]) -> None:
+    """As DVC says before it runs: the stages that the change reaches itself, without those below them."""
+    change(copy)
+    status = json.loads(run(copy, "dvc", "status", "--json").stdout)
+    assert sorted(stage for stage, why in status.items() if any("changed deps" in item for item in why)) == sorted(
+        stale
+    )
 
 
 def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy: Path) -> None:
@@ -169,8 +189,8 @@ def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy:
 
 def test_changed_and_changed_back_restores_from_the_run_cache(copy: Path) -> None:
     before, committed = outputs(copy), (copy / "params.yaml").read_text()
-    edit("variants", "plain", "initializer", value="he")(copy)
-    assert sorted(repro(copy)) == sorted([*TRAINS[2:], EVALUATES[1], *BELOW])
+    edit("warmup", "decays", value=[0.95, 1.0])(copy)
+    assert sorted(repro(copy)) == sorted([*WARMUP, "summarize", "report"])
     (copy / "params.yaml").write_text(committed)
     assert repro(copy) == []
     assert outputs(copy) == before
@@ -209,9 +229,9 @@ def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:
 
 
 def test_params_metrics_and_plots_show_what_an_experiment_changed(copy: Path) -> None:
-    run(copy, "dvc", "exp", "run", "--set-param", "variants.batch_norm.decay=0.5")
-    assert "variants.batch_norm.decay" in run(copy, "dvc", "params", "diff").stdout
-    assert "batch_norm.test_accuracy.mean" in run(copy, "dvc", "metrics", "diff").stdout
-    assert "decay" in run(copy, "dvc", "exp", "show").stdout
+    run(copy, "dvc", "exp", "run", "--set-param", "summarize.confidence=0.5")
+    assert "summarize.confidence" in run(copy, "dvc", "params", "diff").stdout
+    assert "batch_norm.test_accuracy.high" in run(copy, "dvc", "metrics", "diff").stdout
+    assert "summarize.confidence" in run(copy, "dvc", "exp", "show").stdout
     run(copy, "dvc", "plots", "show", "--out", "page")
     assert "accuracy" in (copy / "page/index.html").read_text()

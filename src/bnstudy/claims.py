@@ -190,7 +190,9 @@ def more_stable(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
             parts = [part(f"{fast:g} minus {slow:g}", "difference of standard deviations", found, rules, above=0)]
         lags = [lag(warmup, seed, slow, rules.warm_within) for seed in seeds]
         cold = sum(steps is None or steps > warmup["step"].max() / 2 for steps in lags)
-        how += f"; in {cold} of {len(seeds)} seeds {slow:g} was not warm before that half" if cold else ""
+        if cold:  # what is still on its way says nothing of a warm one
+            parts = [part | {"verdict": "not decided"} for part in parts]
+            how += f"; in {cold} of {len(seeds)} seeds {slow:g} was not warm before that half"
     return claim(5, f"A decay of {slow:g} is more stable than {fast:g} once warm.", f"{how}.", parts)
 
 
