@@ -162,7 +162,7 @@ def test_a_change_reruns_exactly_what_depends_on_it(
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
-        pytest.param(edit("train", "batch_size", value=16), [*TRAINS, *WARMUP, *RATES], id="batch size"),
+        pytest.param(edit("train", "batch_size", value=16), [*TRAINS, *WARMUP, *RATES, "report"], id="batch size"),
         pytest.param(
             append("src/bnstudy/network.py", "# a remark\n"),
             [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES],
@@ -232,6 +232,6 @@ def test_params_metrics_and_plots_show_what_an_experiment_changed(copy: Path) ->
     run(copy, "dvc", "exp", "run", "--set-param", "summarize.confidence=0.5")
     assert "summarize.confidence" in run(copy, "dvc", "params", "diff").stdout
     assert "batch_norm.test_accuracy.high" in run(copy, "dvc", "metrics", "diff").stdout
-    assert "summarize.confidence" in run(copy, "dvc", "exp", "show").stdout
+    assert "summarize.confidence" in run(copy, "dvc", "exp", "show", "--csv").stdout
     run(copy, "dvc", "plots", "show", "--out", "page")
     assert "accuracy" in (copy / "page/index.html").read_text()

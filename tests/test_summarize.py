@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from conftest import ROOT
 
 STEPS = [1, 101, 201, 250]
 TABLES = [f"plots/{name}.csv" for name in ("curves", "confusion", "warmup", "sweep")]
-OUTPUTS = ["metrics/summary.json", "metrics/claims.json", *TABLES]
+OUTPUTS = ["metrics/summary.json", "metrics/claims.json", "metrics/environment.json", *TABLES]
 WARMING = Warmup(
     variant="batch_norm", seeds=[1, 0], steps=20, decays=[0.0, 0.1, 0.95, 1.0], evaluate_every=10, precise_images=2
 )
@@ -56,6 +57,7 @@ def make_runs(variants: Sequence[str], seeds: Sequence[int], steps: Sequence[int
                     "validation_loss": last["validation_loss"],
                     "steps_to": {"0.95": int(random.choice(steps)), "0.975": None},
                     "confusion": confusion.tolist(),
+                    "environment": {"device": "cpu", "gpu": None, "threads": 2, "deterministic": True},
                 }
             )
         path = Path("metrics/evaluation", f"{variant}.json")
@@ -183,6 +185,19 @@ def test_summary_of_two_variants() -> None:
             "95%": {"median": steps[1], "reached": 3},
             "97.5%": {"median": None, "reached": 0},
         }
+
+
+def test_the_environments_of_the_trainings_are_told_apart() -> None:
+    make_runs(["a", "b"], [0, 1])
+    path = Path("metrics/evaluation/a.json")
+    evaluation = json.loads(path.read_text())
+    evaluation["runs"][1]["environment"]["threads"] = 1
+    path.write_text(json.dumps(evaluation))
+    *trained, summarized = json.loads(summarize(["a", "b"], [0, 1])["metrics/environment.json"])
+    facts = {"stage": "train", "device": "cpu", "gpu": None, "threads": 2, "deterministic": True}
+    assert trained == [{**facts, "runs": ["a-0", "b-0", "b-1"]}, {**facts, "threads": 1, "runs": ["a-1"]}]
+    assert summarized["python"] == sys.version.split()[0]
+    assert summarized["numpy"] == np.__version__
 
 
 def test_curves_hold_every_row_of_every_run_and_nothing_else() -> None:
@@ -368,6 +383,7 @@ WARMUP_FILE, RATE_FILE, BATCH_FILE = (
         (EVALUATION, replace('"0.975"', '"0.98"'), "other targets"),
         (EVALUATION, replace("[[", "[[1, "), "is not one entry a digit"),
         (EVALUATION, replace("[[9", "[[-9"), "runs.0.confusion.0.0: -9"),
+        (EVALUATION, replace('"environment"', '"other"'), "runs.0.environment: is missing"),
         (HISTORY_FILE, lambda text: None, "cannot be read"),
         (HISTORY_FILE, lambda text: "", "is not a table"),
         (HISTORY_FILE, lambda text: text.split("\n")[0] + "\n", "has not rows"),

@@ -1,12 +1,21 @@
 """Where and how a stage computes: everything that `runtime` in params.yaml says, applied once a process."""
 
 import ctypes
+import json
 import os
+import platform
+import subprocess
 import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from bnstudy.params import BadInput, Runtime
+from bnstudy.stage import write
 
 
 def prepare(runtime: Runtime) -> torch.device:
@@ -33,11 +42,60 @@ def find(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if cuda else "mps" if mps else "cpu")
     device = torch.device("cuda:0" if name == "cuda" else name)
-    if device.type == "cuda" and (device.index or 0) >= cuda:
+    if device.type == "cuda" and int(name.partition(":")[2] or 0) >= cuda:  # PyTorch's own index wraps: cuda:256 is 0
         raise BadInput(f"runtime.device: {name} is not there: PyTorch {torch.__version__} sees {cuda} CUDA devices")
     if device.type == "mps" and not mps:
         raise BadInput("runtime.device: mps is not there")
     return device
+
+
+def environment(device: torch.device) -> dict[str, str | int | bool | None]:
+    """What the bits of a run on `device` depend on beside its parameters, data and code; `prepare` has set it up.
+
+    No more than that, since it stands in each model: what changes no bit must not change a model's bytes.
+    """
+    return {
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),  # they share a sum out, and float32 sums depend on the order
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def processor() -> str:
+    """The processor's own name where the system tells it, else what kind it is."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def log(name: str, device: torch.device, started: float) -> float:
+    """Write `logs/<name>.json`, for people alone, on a run that began at `started` (time.time()); return its seconds.
+
+    `commit` ends in -dirty where tracked files differ from it, and is None outside git.
+    """
+    seconds = time.time() - started
+    commit = None
+    with suppress(OSError):
+        describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None  # noqa: S603
+    record = {
+        "run": name,
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "commit": commit,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **environment(device),
+    }
+    write(Path("logs", f"{name}.json"), (json.dumps(record, indent=1) + "\n").encode())
+    return seconds
 
 
 def keep_freed_memory() -> None:

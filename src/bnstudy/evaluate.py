@@ -18,8 +18,11 @@ from bnstudy.stage import run, write
 from bnstudy.training import loss_and_accuracy, predict, tensors
 
 
-def load_network(path: Path, name: str, seed: int) -> Network:
-    """Rebuild the network that `train` wrote to `path`. Raises `BadInput` unless it is that of `name` and `seed`."""
+def load_network(path: Path, name: str, seed: int) -> tuple[Network, dict[str, object]]:
+    """Rebuild the network that `train` wrote to `path`, and tell in what environment (`bnstudy.device`).
+
+    Raises `BadInput` unless it is that of `name` and `seed`.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {})["bnstudy"])
@@ -28,10 +31,11 @@ def load_network(path: Path, name: str, seed: int) -> Network:
             raise BadInput(f"{path}: holds {record['variant']} seed {record['seed']}, not {name} seed {seed}")
         network = Network(Variant.model_validate(record["network"]))
         network.load_state_dict(state)
+        environment = dict(record["environment"])
     except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: is not a model of this study ({reason}); remove it and run `dvc repro`") from None
-    return network
+    return network, environment
 
 
 def steps_to(history: pd.DataFrame, target: float) -> int | None:
@@ -42,7 +46,7 @@ def steps_to(history: pd.DataFrame, target: float) -> int | None:
 
 def evaluate_run(name: str, seed: int, evaluate: Evaluate, device: torch.device) -> dict[str, object]:
     """The record of one run. `confusion` counts test images [actual, predicted]; `steps_to` has a key a target."""
-    network = load_network(Path("models", name, f"{seed}.safetensors"), name, seed)
+    network, environment = load_network(Path("models", name, f"{seed}.safetensors"), name, seed)
     network.to(device)
     images_NHW, labels_N = tensors("test", device)
     logits = predict(network, images_NHW)
@@ -64,6 +68,7 @@ def evaluate_run(name: str, seed: int, evaluate: Evaluate, device: torch.device)
         "validation_loss": validation_loss,
         "steps_to": steps,
         "confusion": torch.bincount(pairs, minlength=100).reshape(10, 10).tolist(),
+        "environment": environment,
     }
 
 

@@ -1,17 +1,20 @@
 """Stage `summarize`: every run of the study as a few files, a headline table, and the verdict on each claim.
 
-metrics/summary.json    a variant: mean and interval over its seeds, and steps to each target accuracy
-metrics/claims.json     the nine claims with what decides them, see `bnstudy.claims`
-plots/curves.csv        a row a variant, seed and recorded step: the histories
-plots/confusion.csv     a row a variant, actual and predicted digit: test images, summed over the seeds
-plots/warmup.csv        a row a seed, step, kind of statistics and decay
-plots/sweep.csv         a row a variant, learning rate or batch size, and seed
+metrics/summary.json      a variant: mean and interval over its seeds, and steps to each target accuracy
+metrics/claims.json       the nine claims with what decides them, see `bnstudy.claims`
+metrics/environment.json  on what and with what the runs were trained
+plots/curves.csv          a row a variant, seed and recorded step: the histories
+plots/confusion.csv       a row a variant, actual and predicted digit: test images, summed over the seeds
+plots/warmup.csv          a row a seed, step, kind of statistics and decay
+plots/sweep.csv           a row a variant, learning rate or batch size, and seed
 
 Only what the parameters name is read: files of removed variants and seeds may still lie beside theirs.
 """
 
 import json
 import math
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,6 +69,20 @@ def confusion(variant: str, runs: list[Run]) -> pd.DataFrame:
     return table
 
 
+def environments(runs: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    """An entry an environment in which runs were trained, with their names, and one for this process.
+
+    A list, since `dvc metrics show` would take the values of a mapping for metrics.
+    """
+    trained: dict[str, list[str]] = {}
+    for variant, records in runs.items():
+        for record in records:
+            trained.setdefault(json.dumps(record.environment), []).append(f"{variant}-{record.seed}")
+    entries = [{"stage": "train", **json.loads(facts), "runs": names} for facts, names in trained.items()]
+    packages = {name: version(name) for name in ("dvc", "torchvision", "numpy", "scipy", "pandas")}
+    return [*entries, {"stage": "summarize", "python": platform.python_version(), **packages}]
+
+
 def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -110,13 +127,14 @@ def claim_line(claim: Claim) -> list[str]:
 
 
 def summarize_study(study: Study, summarize: Summarize, warmup: Warmup, sweep: Sweep) -> None:
-    """Write the summary, the claims and the four tables, and print the headline table and a line a claim."""
+    """Write three files of metrics and four tables, and print the headline table and a line a claim."""
     runs, curves = read_runs(study), read_histories(study)
     averages, settings = read_warmup(warmup), read_sweep(sweep)
     claims = judge(runs, curves, averages, warmup.variant, settings, sweep, summarize)
     summaries = {variant: summary(records, summarize.confidence) for variant, records in runs.items()}
     write(Path("metrics/summary.json"), to_json(summaries))
     write(Path("metrics/claims.json"), to_json(claims))
+    write(Path("metrics/environment.json"), to_json(environments(runs)))
     write(Path("plots/curves.csv"), to_csv(curves))
     write(
         Path("plots/confusion.csv"), to_csv(pd.concat(confusion(variant, records) for variant, records in runs.items()))

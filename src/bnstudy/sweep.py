@@ -54,7 +54,7 @@ def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runt
     """Write `path`: the records of one setting, a row a seed."""
     device = devices.prepare(runtime)
     catch_signals()
-    start = time.perf_counter()
+    started = time.time()
     checkpoints = {
         seed: Checkpoint(
             f"sweep/{path.parent.name}/{path.stem}/{seed}",
@@ -70,8 +70,9 @@ def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runt
     write(path, table.getvalue().encode())
     for checkpoint in checkpoints.values():
         checkpoint.remove()
+    seconds = devices.log(f"sweep/{path.parent.name}/{path.stem}", device, started)
     accuracies = ", ".join(f"{record[-2]:.2%}" for record in found)
-    print(f"{path}: validation accuracy {accuracies} in {time.perf_counter() - start:.0f} s")
+    print(f"{path}: validation accuracy {accuracies} in {seconds:.0f} s")
 
 
 def main() -> None:

@@ -27,7 +27,10 @@ PerDigit = allowed(lambda values: len(values) == 10, "is not one entry a digit")
 
 
 class Run(BaseModel):
-    """What `evaluate` records of one seed. `confusion` counts test images [actual, predicted]."""
+    """What `evaluate` records of one seed. `confusion` counts test images [actual, predicted].
+
+    `environment` is that of the training, as `bnstudy.device` tells it.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -36,6 +39,7 @@ class Run(BaseModel):
     test_loss: float
     steps_to: dict[InnerFraction, Count | None]
     confusion: Annotated[list[Annotated[list[Images], PerDigit]], PerDigit]
+    environment: dict[str, str | int | bool | None]
 
 
 class Evaluation(BaseModel):

@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
@@ -26,13 +27,18 @@ def to_csv(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_safetensors(network: Network, name: str, variant: Variant, seed: int) -> bytes:
-    """Weights and moving averages, float32, with what is needed to build the network again.
+def to_safetensors(network: Network, name: str, variant: Variant, seed: int, device: torch.device) -> bytes:
+    """Weights and moving averages, float32, with what is needed to build the network again and what trained it.
 
     One metadata key: safetensors writes several in an order that changes from run to run.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    record = {"variant": name, "seed": seed, "network": variant.model_dump(exclude_none=True)}
+    record = {
+        "variant": name,
+        "seed": seed,
+        "network": variant.model_dump(exclude_none=True),
+        "environment": devices.environment(device),
+    }
     return save(state, {"bnstudy": json.dumps(record)})
 
 
@@ -44,16 +50,16 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
     initialize(network, variant, seed)
     network.to(device)
     checkpoint = Checkpoint(f"train/{name}/{seed}", [variant.model_dump(), train.model_dump(), seed], device, runtime)
-    start, rows = time.perf_counter(), list[Row]()
+    started, rows = time.time(), list[Row]()
     with tqdm(total=train.steps, desc=f"{name} seed {seed}", unit="step", disable=None) as bar:
         for row in history(network, train, seed, device, checkpoint):
             rows.append(row)
             bar.update(row.step - bar.n)
             bar.set_postfix_str(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
-    seconds = time.perf_counter() - start
     write(Path("metrics/history", name, f"{seed}.csv"), to_csv(rows).encode())
-    write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed))
+    write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed, device))
     checkpoint.remove()
+    seconds = devices.log(f"train/{name}/{seed}", device, started)
     print(
         f"{name} seed {seed}: {train.steps} steps on {device} in {seconds:.0f} s, test accuracy {row.test_accuracy:.2%}"
     )

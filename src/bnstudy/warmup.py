@@ -141,7 +141,7 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
     network.to(device)
     determinants = [variant.model_dump(), train.model_dump(), warmup.model_dump(exclude={"seeds"}), seed]
     checkpoint = Checkpoint(f"warmup/{seed}", determinants, device, runtime)
-    start = time.perf_counter()
+    started = time.time()
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(COLUMNS)
@@ -149,7 +149,8 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
         lines.writerow((step, kind, decay, f"{loss:.8g}", f"{accuracy:.8g}"))
     write(Path("metrics/warmup", f"{seed}.csv"), table.getvalue().encode())
     checkpoint.remove()
-    print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {time.perf_counter() - start:.0f} s")
+    seconds = devices.log(f"warmup/{seed}", device, started)
+    print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {seconds:.0f} s")
 
 
 def main() -> None:

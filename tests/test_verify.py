@@ -1,0 +1,326 @@
+"""`make verify` on a small study made by the real DVC: whole, damaged in each way, stale, cloned, in a bad state."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bnstudy import verify
+from bnstudy.report import headline
+from bnstudy.stage import run as run_stage
+from conftest import clone, run
+from test_pipeline import SMALL, SMALL_SWEEP, SMALL_TRAIN, SMALL_WARMUP, append, edit, params, repro, write_params
+
+MODEL, SUMMARY = "models/batch_norm/0.safetensors", "metrics/summary.json"
+WHAT = ["outputs", "cache", "dvc.lock", "README.md"]
+Found = dict[str, tuple[str, str]]  # what was checked: its state and what was found
+Verify = Callable[..., Found]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest study, reproduced once and committed, with its headline in a README."""
+    folder = clone(tmp_path_factory.mktemp("study"))
+    tree = params(folder)
+    small = {
+        "study": {"variants": ["batch_norm"], "seeds": [0]},
+        "train": tree["train"] | SMALL_TRAIN,
+        "warmup": tree["warmup"] | SMALL_WARMUP | {"decays": [0.95]},
+        "sweep": tree["sweep"] | SMALL_SWEEP | {"learning_rates": [0.1], "batch_sizes": [16]},
+        "runtime": tree["runtime"] | {"threads": 1},
+    }
+    write_params(folder, tree | SMALL | small)
+    repro(folder)
+    # Trained with one thread; from now on another number is asked for, which says how and not which.
+    edit("runtime", "threads", value=2)(folder)
+    results = (json.loads((folder / f"metrics/{name}.json").read_text()) for name in ("summary", "claims"))
+    text = f"# Study\n\n<!-- headline -->\n{headline(*results)}\n<!-- /headline -->\n\nMore.\n"
+    (folder / "README.md").write_text(text)
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "results")
+    return folder
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the study with its cache, to damage at will."""
+    folder = Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verify:
+    """Run it in the current folder; its lines. It must exit with 1 exactly where one of them says FAILED."""
+
+    def verified(*arguments: str) -> Found:
+        monkeypatch.setattr(sys, "argv", ["verify", *arguments])
+        code: Any = 0
+        try:
+            run_stage(verify.main)
+        except SystemExit as exit_:
+            code = exit_.code
+        found = {}
+        for line in capsys.readouterr().out.splitlines():
+            what, _, text = line[10:].partition(": ")
+            found[what] = (line[:8].strip(), text)
+        assert code == int(any(state == "FAILED" for state, _ in found.values()))
+        return found
+
+    return verified
+
+
+def cached(study: Path, path: str) -> Path:
+    """The object of the output `path` in the cache."""
+    stages = yaml.safe_load((study / "dvc.lock").read_text())["stages"].values()
+    (md5,) = (out["md5"] for stage in stages for out in stage.get("outs", []) if out["path"] == path)
+    return study / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+def flip(path: Path) -> None:
+    """One bit of the byte in the middle; DVC's read-only mode and the time of change stay."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(study: Path) -> None:
+        text = (study / path).read_text()
+        assert old in text
+        (study / path).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def snapshot(study: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in study.rglob("*")
+        if path.is_file() and not {".git", "tmp"} & set(path.parts[len(study.parts) :])
+    }
+
+
+def test_a_whole_study_and_a_run_trained_again_beside_it(copy: Path, verified: Verify) -> None:
+    before, temporary = snapshot(copy), sorted((copy / ".dvc/tmp").glob("verify-*"))
+    assert json.loads(Path("metrics/environment.json").read_text())[0]["threads"] == 1
+    found = verified()
+    assert list(found) == [*WHAT, "train@batch_norm-0 again"]
+    assert {state for state, _ in found.values()} == {"ok"}, found
+    assert snapshot(copy) == before
+    assert sorted((copy / ".dvc/tmp").glob("verify-*")) == temporary == []
+
+
+def test_a_run_that_comes_out_otherwise(copy: Path) -> None:
+    lock = verify.read_lock()
+    outs = lock.stages["train@batch_norm-0"].outs
+    other = [out.model_copy(update={"md5": "0" * 32}) if out.path == MODEL else out for out in outs]
+    state = verify.train_again("train@batch_norm-0", other, copy / ".dvc/tmp")
+    assert state == ("FAILED", f"{MODEL} has other bytes")
+
+
+@pytest.mark.parametrize(("fact", "value"), [("torch", "1.0.0"), ("gpu", "GTX 1080"), ("device", "cuda:999")])
+def test_a_run_from_an_environment_that_is_not_here(copy: Path, fact: str, value: str) -> None:
+    environments = json.loads(Path("metrics/environment.json").read_text())
+    environments[0][fact] = value
+    Path("metrics/environment.json").write_text(json.dumps(environments))
+    state, text = verify.train_again("train@batch_norm-0", [], copy / ".dvc/tmp")
+    assert state == "not here"
+    assert f"{fact} {value} (here: " in text
+
+
+def flip_cached(study: Path) -> None:
+    flip(cached(study, MODEL))
+    assert "up to date" in run(study, "dvc", "status").stdout
+
+
+def flip_cached_and_remove(study: Path) -> None:
+    flip_cached(study)
+    (study / MODEL).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        pytest.param(flip_cached, {"cache": f"({MODEL}) is damaged"}, id="in the cache"),
+        pytest.param(flip_cached_and_remove, {"cache": f"({MODEL}) is damaged"}, id="in the cache, and none beside it"),
+        pytest.param(
+            lambda study: flip(cached(study, "data/prepared")),
+            {"cache": "(data/prepared) is damaged", "dvc.lock": "`dvc status` ends with"},
+            id="a manifest",
+        ),
+        pytest.param(lambda study: flip(study / MODEL), {"outputs": f"{MODEL} is not that of"}, id="a model"),
+        pytest.param(
+            lambda study: flip(study / "data/prepared/test_images.npy"),
+            {"outputs": "data/prepared is not that of"},
+            id="an image",
+        ),
+        pytest.param(
+            replace(SUMMARY, '"mean": 0.', '"mean": 0.9'),
+            {"outputs": f"{SUMMARY} is not that of", "README.md": "its headline is not that of"},
+            id="a metric",
+        ),
+        pytest.param(
+            append(SUMMARY, "}"),
+            {"outputs": f"{SUMMARY} is not that of", "README.md": "its headline cannot be held against"},
+            id="a metric that is none",
+        ),
+        pytest.param(append("plots/curves.csv", "\n"), {"outputs": "plots/curves.csv is not"}, id="a table"),
+        pytest.param(append("report/index.html", "\n"), {"outputs": "report/index.html is not"}, id="the page"),
+        pytest.param(
+            lambda study: next((study / "report/figures").iterdir()).unlink(),
+            {"outputs": "report/figures is not"},
+            id="a figure",
+        ),
+        pytest.param(
+            lambda study: (study / "metrics/claims.json").unlink(),
+            {"outputs": "metrics/claims.json is missing", "README.md": "metrics/claims.json: cannot be read"},
+            id="no claims",
+        ),
+        pytest.param(
+            replace("README.md", "| 1 |", "| 5 |"), {"README.md": "| `batch_norm` | 5 |"}, id="a figure in it"
+        ),
+        pytest.param(replace("README.md", "<!-- headline -->", ""), {"README.md": "it is not whole"}, id="no headline"),
+        pytest.param(
+            edit("train", "batch_size", value=16),
+            {"dvc.lock": "train in params.yaml has changed (train@batch_norm-0, report)"},
+            id="a parameter",
+        ),
+        pytest.param(
+            append("src/bnstudy/claims.py", "# a remark\n"),
+            {"dvc.lock": "src/bnstudy/claims.py modified (summarize, report)"},
+            id="code",
+        ),
+        pytest.param(
+            replace("dvc.yaml", "bnstudy.plot", "bnstudy.plot --new"),
+            {"dvc.lock": "changed command (plot)"},
+            id="a command",
+        ),
+        pytest.param(
+            edit("study", "seeds", value=[0, 1]),
+            {"dvc.lock": "never run (train@batch_norm-1); study.seeds in"},
+            id="a seed",
+        ),
+        pytest.param(
+            lambda study: shutil.copy(study / MODEL, study / "models/batch_norm/1.safetensors"),
+            {"dvc.lock": "models/batch_norm modified (evaluate@batch_norm)"},
+            id="a file too many",
+        ),
+    ],
+)
+def test_each_damage_is_found_by_its_check_and_by_no_other(
+    copy: Path, verified: Verify, damage: Callable[[Path], object], expected: dict[str, str]
+) -> None:
+    damage(copy)
+    found = verified("--no-retrain")
+    failed = {what for what, (state, _) in found.items() if state == "FAILED"}
+    # An output that is not that of the lock makes what reads it stale, if DVC sees it.
+    assert failed - ({"dvc.lock"} if "outputs" in expected else set()) == expected.keys()
+    for what, text in expected.items():
+        assert found[what][0] == "FAILED"
+        assert text in found[what][1]
+
+
+def test_nothing_is_trained_where_a_result_is_not_that_of_the_lock(copy: Path, verified: Verify) -> None:
+    flip(copy / MODEL)
+    assert verified("--run", "train@batch_norm-0")["train@batch_norm-0 again"] == ("left out", "a check above failed")
+
+
+@pytest.mark.parametrize("missing", [[MODEL], ["models", "data"]])
+def test_what_is_not_here_is_no_failure(copy: Path, verified: Verify, missing: list[str]) -> None:
+    for name in missing:
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    states = {what: state for what, (state, _) in verified("--no-retrain").items()}
+    assert states == dict.fromkeys(WHAT, "ok") | {"outputs": "not here"}
+
+
+def cloned(study: Path, folder: Path) -> Path:
+    """A fresh clone: no weights, no data, no cache."""
+    run(study, "git", "clone", "--quiet", str(study), str(folder))
+    return folder
+
+
+@pytest.fixture
+def fresh(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = cloned(study, tmp_path / "fresh")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def change_lock(study: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    change(lock["stages"])
+    (study / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+
+
+def test_a_fresh_clone_has_no_weights_and_yet_nothing_stale(fresh: Path, verified: Verify) -> None:
+    found = verified("--run", "train@batch_norm-0")
+    again = "train@batch_norm-0 again"
+    states = {what: state for what, (state, _) in found.items()}
+    assert states == dict.fromkeys(["outputs", "cache", again], "not here") | {"dvc.lock": "ok", "README.md": "ok"}
+    assert "13 of 21 are those of dvc.lock" in found["outputs"][1]
+    append("src/bnstudy/figures.py", "# a remark\n")(fresh)
+    assert verified("--no-retrain")["dvc.lock"] == ("FAILED", "src/bnstudy/figures.py modified (report)")
+
+
+def test_a_clone_whose_lock_has_another_model_than_was_evaluated(fresh: Path, verified: Verify) -> None:
+    change_lock(fresh, lambda stages: stages["train@batch_norm-0"]["outs"][-1].update(md5="0" * 32))
+    state, text = verified("--no-retrain")["dvc.lock"]
+    assert state == "FAILED"
+    assert text.startswith(("models/batch_norm deleted (evaluate@batch_norm)", "metrics/history"))
+
+
+def test_a_run_that_is_no_longer_in_the_study_stays_in_its_lock(fresh: Path, verified: Verify) -> None:
+    def removed(stages: dict[str, Any]) -> None:
+        out = {"path": "models/batch_norm/9.safetensors", "hash": "md5", "md5": "0" * 32, "size": 1}
+        stages["train@batch_norm-9"] = {"cmd": "true", "outs": [out]}
+
+    change_lock(fresh, removed)
+    assert verified("--no-retrain")["dvc.lock"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda study: (study / "dvc.lock").unlink(), "dvc.lock: is not here"),
+        (append("dvc.lock", "x: ["), "dvc.lock: is not valid YAML"),
+        (lambda study: (study / "dvc.lock").write_text("[]"), "dvc.lock: the file: [] is not"),
+        (lambda study: (study / "dvc.lock").write_bytes(b"\xff"), "dvc.lock: is not valid YAML"),
+        (
+            lambda study: change_lock(study, lambda stages: stages["plot"]["outs"][0].update(md5="../../x")),
+            "dvc.lock: stages.plot.outs.0.md5: '../../x' is not",
+        ),
+        (append("dvc.yaml", "x: ["), "DVC says: "),
+        (lambda study: (study / "dvc.yaml").unlink(), "dvc.yaml: is not here"),
+        (lambda study: shutil.rmtree(study / ".dvc"), "DVC says: "),
+        (lambda study: shutil.rmtree(study / ".git"), "DVC says: "),
+        (append("params.yaml", "x: ["), "params.yaml: is not valid YAML"),
+        (edit("train", "batch_size", value=0), "train.batch_size: 0 is not"),
+    ],
+)
+def test_a_bad_state_is_one_line(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(fresh)
+    monkeypatch.setattr(sys, "argv", ["verify", "--no-retrain"])
+    with pytest.raises(SystemExit) as exit_:
+        run_stage(verify.main)
+    assert str(exit_.value).startswith("error: ")
+    assert message in str(exit_.value)
+    assert "\n" not in str(exit_.value)
+
+
+def test_a_run_of_no_such_name(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["verify", "--run", "train@plain-7"])
+    with pytest.raises(SystemExit, match="error: --run: train@plain-7 is not one of train@batch_norm-0"):
+        run_stage(verify.main)
