@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # One thread each: two workers and their subprocesses share the cores. Before PyTorch is imported.
@@ -15,6 +16,8 @@ from bnstudy.fetch import RAW, fetch_sample, whole_folder
 from bnstudy.params import Data
 from bnstudy.prepare import prepare
 
+hypothesis.settings.register_profile("no deadline", deadline=None)  # timing decides no test
+hypothesis.settings.load_profile("no deadline")
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
     **os.environ,

@@ -50,7 +50,14 @@ def make_runs(reached: Mapping[str, Sequence[int | None]], accuracies: Mapping[s
     for variant, steps in reached.items():
         found = [0.9] * len(steps) if accuracies is None else accuracies[variant]
         runs[variant] = [
-            Run(seed=seed, test_accuracy=value, test_loss=0.1, steps_to={0.97: step, 0.99: None}, confusion=confusion)
+            Run(
+                seed=seed,
+                test_accuracy=value,
+                test_loss=0.1,
+                steps_to={0.97: step, 0.99: None},
+                confusion=confusion,
+                environment={},
+            )
             for seed, (step, value) in enumerate(zip(steps, found, strict=True))
         ]
     return runs
