@@ -12,7 +12,7 @@ export PATH := $(VENV)/bin:$(PATH)
 
 # Small enough for two cores and three minutes; all four networks, five seeds.
 DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.003 \
-        -S train.steps=50 -S train.batch_size=64 -S train.evaluate_every=10 \
+        -S train.steps=50 -S train.batch_size=64 -S train.evaluate_every=25 \
         -S 'warmup.seeds=[0]' -S warmup.steps=50 -S warmup.evaluate_every=25 -S warmup.precise_images=500 \
         -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0]' \
         -S sweep.steps=20 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'

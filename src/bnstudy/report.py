@@ -36,7 +36,7 @@ LEADS = {
     "6 supported": "With averages never updated, evaluation mode failed while training mode looked fine",
     "6 refuted": "With averages never updated, evaluation mode did not fail, or training mode did not look fine",
     "7 supported": "The training loss kept above the floor with normalized logits, and only with them",
-    "7 refuted": "The training loss fell below the floor with normalized logits, or kept above it without",
+    "7 refuted": "The training loss fell below the floor with normalized logits",
     "8 supported": "In each setting, batch norm works over a wider range of learning rates",
     "8 refuted": "In one setting or more, batch norm works over a narrower range of learning rates",
     "9 supported": "The advantage changes with the batch size by more than {accuracy_margin:g}",
