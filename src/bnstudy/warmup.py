@@ -88,12 +88,22 @@ def evaluate_by_batch(network: Network, images_NHW: Tensor, labels_N: Tensor) ->
 
 
 def measure(
-    network: Network, start_2C: Tensor, averages_D2C: Tensor, step: int, seed: int, warmup: Warmup, train: Train
+    network: Network,
+    start_2C: Tensor,
+    averages_D2C: Tensor,
+    step: int,
+    decays: list[float],
+    images_NHW: Tensor,
+    test: tuple[Tensor, Tensor],
+    keep_prob: float,
+    seed: int,
 ) -> list[Record]:
-    """Test loss and accuracy after `step` updates, by every kind of statistics. Overwrites the network's averages."""
-    device, found = start_2C.device, list[Record]()
-    test, images_NHW = tensors("test", device), tensors("train", device)[0][: warmup.precise_images]
-    for decay, average_2C in zip(warmup.decays, averages_D2C, strict=True):
+    """Test loss and accuracy after `step` updates, by every kind of statistics. Overwrites the network's averages.
+
+    Precise statistics are those of `images_NHW`.
+    """
+    found = list[Record]()
+    for decay, average_2C in zip(decays, averages_D2C, strict=True):
         set_statistics(network, average_2C)
         found.append((step, "moving", decay, *evaluate(network, *test)))
         if 0 < decay < 1:
@@ -104,7 +114,7 @@ def measure(
             else:  # the same numbers
                 found.append((step, "corrected", decay, *found[-1][3:]))
     found.append((step, "batch", None, *evaluate_by_batch(network, *test)))
-    set_statistics(network, precise_statistics(network, images_NHW, train.keep_prob, seed))
+    set_statistics(network, precise_statistics(network, images_NHW, keep_prob, seed))
     found.append((step, "precise", None, *evaluate(network, *test)))
     return found
 
@@ -122,11 +132,15 @@ def records(
         done, found = saved.step, [tuple(record) for record in saved.records]
         restore(network, optimizer, saved.tensors)
         averages_D2C = saved.tensors["averages"].to(device)
-    training = updates(network, optimizer, *tensors("train", device), train, seed, done)
+    (images_NHW, labels_N), test = tensors("train", device), tensors("test", device)
+    precise_NHW = images_NHW[: warmup.precise_images]
+    training = updates(network, optimizer, images_NHW, labels_N, train, seed, done)
     for step, _, _ in tqdm(training, f"warm-up seed {seed}", warmup.steps, initial=done, unit="step", disable=None):
         averages_D2C = decays * averages_D2C + (1 - decays) * statistics(network)
         if step in when:
-            found += measure(network, start_2C, averages_D2C, step, seed, warmup, train)
+            found += measure(
+                network, start_2C, averages_D2C, step, warmup.decays, precise_NHW, test, train.keep_prob, seed
+            )
         if checkpoint.due(step, warmup.steps):
             checkpoint.save(State(step, state_tensors(network, optimizer) | {"averages": averages_D2C}, found))
     return found
