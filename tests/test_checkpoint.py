@@ -118,13 +118,15 @@ def test_a_state_of_another_run_is_ignored_with_a_line(
 ) -> None:
     saved()
     others = [Checkpoint("run", "b", CPU, parameters().runtime)]
-    others.append(Checkpoint("run", "a", CPU, parameters(deterministic=False).runtime))
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "0")
-        others.append(Checkpoint("run", "a", CPU, parameters().runtime))
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "loaded_code", lambda: [])
-        others.append(Checkpoint("run", "a", CPU, parameters().runtime))
+    for where, name, value in (
+        (torch, "__version__", "0"),
+        (torch, "are_deterministic_algorithms_enabled", lambda: True),
+        (torch, "get_num_threads", lambda: 77),
+        (module, "loaded_code", lambda: []),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, value)
+            others.append(Checkpoint("run", "a", CPU, parameters().runtime))
     for other in others:
         assert other.load() is None
         assert "is of another run" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bnstudy.data import PREPARED
+from bnstudy.device import environment
 from bnstudy.params import Runtime
 from bnstudy.stage import write
 
@@ -45,10 +46,7 @@ class Checkpoint:
         surroundings = {
             "data": (PREPARED / "SHA256SUMS").read_text(encoding="utf-8"),
             "code": {module: hashlib.sha256(file.read_bytes()).hexdigest() for module, file in loaded_code()},
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "threads": torch.get_num_threads(),
-            "deterministic": runtime.deterministic,
+            "environment": environment(device),
         }
         self.key = hashlib.sha256(json.dumps([determinants, surroundings], sort_keys=True).encode()).hexdigest()
         self.saved_at = time.monotonic()

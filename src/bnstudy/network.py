@@ -53,65 +53,70 @@ class Norm(nn.Module):
         scale = torch.ones_like(self.bias) if self.scale is None else self.scale
         return F.group_norm(x, self.groups, scale, self.bias, self.epsilon)
 
-    def extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The maximum of each 2 x 2 pixels of y and of -y, for y the forward pass of x [N, C, H, W].
+    def extremes(self, x: Tensor) -> Tensor:
+        """`extremes` of the forward pass of x [N, C, H, W].
 
         Batch norm in training on a CPU pools before it normalizes: the same function, with a fraction of the memory
         traffic. It is also nearer to the truth: PyTorch's own kernel for channels last adds up a batch's 800,000
         float32 values one after the other, which puts the variance off by up to 2e-3.
         """
         if self.kind != "batch" or not self.training or x.device.type != "cpu":
-            y = self(x)
-            return F.max_pool2d(y, 2), F.max_pool2d(-y, 2)
-        high, low, mean, variance = NormalizedExtremes.apply(x.to(self.bias.dtype), self.epsilon)  # type: ignore[no-untyped-call]
+            return extremes(self(x))
+        y, mean, variance = NormalizedExtremes.apply(x, self.epsilon)  # type: ignore[no-untyped-call]
         values = x.numel() / x.shape[1]
         self.moving_mean.lerp_(mean, self.momentum)
         self.moving_variance.lerp_(variance * (values / (values - 1)), self.momentum)
-        bias = self.bias.view(-1, 1, 1)
-        if self.scale is None:
-            return high + bias, low - bias
-        scale = self.scale.view(-1, 1, 1)  # a negative one turns y over
-        high, low = high * scale, -low * scale
-        return torch.maximum(high, low) + bias, -(torch.minimum(high, low) + bias)
+        if self.scale is not None:
+            high, low = (y * self.scale.repeat(2).view(-1, 1, 1)).chunk(2, 1)
+            y = torch.cat([torch.maximum(high, -low), torch.maximum(low, -high)], 1)  # a negative one turns y over
+        assert isinstance(y, Tensor)
+        return y + torch.cat([self.bias, -self.bias]).view(-1, 1, 1)
+
+
+def extremes(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, 2C, H/2, W/2]: the maximum of each 2 x 2 pixels of x, then that of -x."""
+    return torch.cat([F.max_pool2d(x, 2), F.max_pool2d(-x, 2)], 1)
 
 
 class NormalizedExtremes(torch.autograd.Function):
-    """The maximum of each 2 x 2 pixels of y and of -y, for y = (x - mean) / sqrt(variance + epsilon), x [N, C, H, W].
+    """`extremes` of y = (x - mean) / sqrt(variance + epsilon), x [N, C, H, W]; mean and biased variance [C].
 
-    Also returns the mean and the biased variance [C]. Backward is that of batch norm (Ioffe & Szegedy 2015),
-    dx = (g - mean(g) - y * mean(g * y)) / sqrt(variance + epsilon), where g is 0 but at the extremes: one pass over
-    the pixels for the two last terms, and the first added where the extremes stood.
+    Backward is that of batch norm (Ioffe & Szegedy 2015), dx = (g - mean(g) - y * mean(g * y)) / sqrt(variance +
+    epsilon), where g is 0 but at the extremes: one pass over the pixels for the two last terms, and the first added
+    where the extremes stood.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
         n, c, h, w = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(-1, c)
-        mean = rows.mean(0)
-        negated = mean - rows
-        variance = negated.square().mean(0)
+        rows = x.permute(0, 2, 3, 1).reshape(n * h, w * c)  # long ones: a channel's number for each pixel costs nothing
+        mean = rows.sum(0).view(w, c).sum(0) / (n * h * w)
+        negated = (mean.repeat(w) - rows).view(n, h * w, c)
+        variance = torch.bmm(negated.mT, negated).sum(0).diagonal() / (n * h * w)  # faster than squares and their sum
         rstd = (variance + epsilon).rsqrt()
         high, high_at = F.max_pool2d(x, 2, return_indices=True)
         low, low_at = F.max_pool2d(negated.view(n, h, w, c).permute(0, 3, 1, 2), 2, return_indices=True)
-        high.sub_(mean.view(-1, 1, 1)).mul_(rstd.view(-1, 1, 1))
-        low.mul_(rstd.view(-1, 1, 1))
-        ctx.save_for_backward(negated, high, high_at, low, low_at, rstd)
+        y = torch.cat([high.sub_(mean.view(-1, 1, 1)), low], 1).mul_(rstd.repeat(2).view(-1, 1, 1))
+        ctx.save_for_backward(negated, y, high_at, low_at, rstd)
+        ctx.shape = x.shape
         ctx.mark_non_differentiable(mean, variance)
-        return high, low, mean, variance
+        return y, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        negated, high, high_at, low, low_at, rstd = ctx.saved_tensors
-        for_high, for_low = gradients[:2]
-        n, c, h, w = high.shape
-        sum_g = (for_high - for_low).sum((0, 2, 3))
-        sum_gy = (for_high * high + for_low * low).sum((0, 2, 3))
-        dx = torch.addcmul(-rstd * sum_g / len(negated), negated, rstd.square() * sum_gy / len(negated))
-        pixels = dx.view(n, 4 * h * w, c)
-        for sign, gradient, at in ((1, for_high, high_at), (-1, for_low, low_at)):
-            values = gradient * (sign * rstd).view(-1, 1, 1)
-            pixels.scatter_add_(1, *(t.permute(0, 2, 3, 1).reshape(n, -1, c) for t in (at, values)))
-        return dx.view(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2), None
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        negated, y, high_at, low_at, rstd = ctx.saved_tensors
+        n, c, h, w = ctx.shape
+        for_high, for_low = g.sum((0, 2, 3)).view(2, c)
+        mean_g = (for_high - for_low) / (n * h * w)
+        mean_gy = (g * y).sum((0, 2, 3)).view(2, c).sum(0) / (n * h * w)
+        constant, slope = -rstd * mean_g, rstd.square() * mean_gy
+        dx = torch.addcmul(constant.repeat(w), negated.view(n * h, w * c), slope.repeat(w)).view(n, h * w, c)
+        scaled = g * torch.cat([rstd, -rstd]).view(-1, 1, 1)
+        for at, values in zip((high_at, low_at), scaled.chunk(2, 1), strict=True):
+            dx.scatter_add_(1, *(t.permute(0, 2, 3, 1).reshape(n, -1, c) for t in (at, values)))
+        return dx.view(n, h, w, c).permute(0, 3, 1, 2), None
 
 
 class Network(nn.Module):
@@ -169,8 +174,14 @@ def crelu_pool(norm: nn.Module, x: Tensor) -> Tensor:
 
     Pooled before CReLU, as the maximum of relu is relu of the maximum: the same numbers with half the memory traffic.
     """
-    high, low = norm.extremes(x) if isinstance(norm, Norm) else (F.max_pool2d(x, 2), F.max_pool2d(-x, 2))
-    return torch.cat([high, low], 1).relu_()
+    return (norm.extremes(x) if isinstance(norm, Norm) else extremes(x)).relu_()
+
+
+def build(variant: Variant, seed: int, device: torch.device) -> Network:
+    """The network of `variant` on `device`, with the weights of `seed`."""
+    network = Network(variant)
+    initialize(network, variant, seed)
+    return network.to(device)
 
 
 def initialize(network: Network, variant: Variant, seed: int) -> None:

@@ -1,8 +1,10 @@
 """What every stage does around its work: end bad input or Ctrl-C with a line, and write whole files or none."""
 
+import csv
+import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bnstudy.params import BadInput
@@ -40,3 +42,12 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file: floats to 8 significant digits, more than float32 holds; None as an empty field."""
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(columns)
+    lines.writerows([f"{value:.8g}" if isinstance(value, float) else value for value in row] for row in rows)
+    write(path, table.getvalue().encode())

@@ -5,8 +5,6 @@ python -m bnstudy.sweep --variant plain --batch-size 256
 """
 
 import argparse
-import csv
-import io
 import time
 from pathlib import Path
 
@@ -14,9 +12,9 @@ import torch
 
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, catch_signals
-from bnstudy.network import Network, initialize
+from bnstudy.network import build
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
-from bnstudy.stage import run, write
+from bnstudy.stage import run, write_table
 from bnstudy.training import Diverged, at_rate, evaluate, history, tensors
 
 COLUMNS = (
@@ -38,9 +36,7 @@ def last_record(
 
     A loss that is no longer finite is an outcome here: `diverged` is 1, and the accuracies are those of what is left.
     """
-    network = Network(variant)
-    initialize(network, variant, seed)
-    network.to(device)
+    network = build(variant, seed, device)
     setting = (seed, train.batch_size, train.learning_rate.initial)
     try:
         *_, last = history(network, train, seed, device, checkpoint)
@@ -65,9 +61,7 @@ def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runt
         for seed in seeds
     }
     found = [last_record(variant, train, seed, device, checkpoint) for seed, checkpoint in checkpoints.items()]
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *found])
-    write(path, table.getvalue().encode())
+    write_table(path, COLUMNS, found)
     for checkpoint in checkpoints.values():
         checkpoint.remove()
     seconds = devices.log(f"sweep/{path.parent.name}/{path.stem}", device, started)

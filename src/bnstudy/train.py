@@ -14,17 +14,10 @@ from tqdm import tqdm
 
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, catch_signals
-from bnstudy.network import Network, initialize
+from bnstudy.network import Network, build
 from bnstudy.params import BadInput, Runtime, Train, Variant, load
-from bnstudy.stage import run, write
+from bnstudy.stage import run, write, write_table
 from bnstudy.training import Row, at_rate, history
-
-
-def to_csv(rows: list[Row]) -> str:
-    """The history as a table: floats to 8 significant digits, more than float32 holds."""
-    lines = [",".join(Row._fields)]
-    lines += [",".join(str(value) if isinstance(value, int) else f"{value:.8g}" for value in row) for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def to_safetensors(network: Network, name: str, variant: Variant, seed: int, device: torch.device) -> bytes:
@@ -46,9 +39,7 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
     """Write `models/<name>/<seed>.safetensors` and `metrics/history/<name>/<seed>.csv`."""
     device = devices.prepare(runtime)
     catch_signals()
-    network = Network(variant)
-    initialize(network, variant, seed)
-    network.to(device)
+    network = build(variant, seed, device)
     checkpoint = Checkpoint(f"train/{name}/{seed}", [variant.model_dump(), train.model_dump(), seed], device, runtime)
     started, rows = time.time(), list[Row]()
     with tqdm(total=train.steps, desc=f"{name} seed {seed}", unit="step", disable=None) as bar:
@@ -56,7 +47,7 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
             rows.append(row)
             bar.update(row.step - bar.n)
             bar.set_postfix_str(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
-    write(Path("metrics/history", name, f"{seed}.csv"), to_csv(rows).encode())
+    write_table(Path("metrics/history", name, f"{seed}.csv"), Row._fields, rows)
     write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed, device))
     checkpoint.remove()
     seconds = devices.log(f"train/{name}/{seed}", device, started)

@@ -7,8 +7,6 @@ python -m bnstudy.warmup --seed 0
 """
 
 import argparse
-import csv
-import io
 import time
 from pathlib import Path
 
@@ -18,9 +16,9 @@ from tqdm import tqdm
 
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, State, catch_signals
-from bnstudy.network import Network, Norm, initialize
+from bnstudy.network import Network, Norm, build
 from bnstudy.params import Runtime, Train, Variant, Warmup, load
-from bnstudy.stage import run, write
+from bnstudy.stage import run, write_table
 from bnstudy.training import (
     adagrad,
     at_rate,
@@ -150,18 +148,12 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
     """Write `metrics/warmup/<seed>.csv`: a row a step, kind of statistics and decay."""
     device = devices.prepare(runtime)
     catch_signals()
-    network = Network(variant.model_copy(update={"decay": 0.0}))
-    initialize(network, variant, seed)
-    network.to(device)
+    network = build(variant.model_copy(update={"decay": 0.0}), seed, device)
     determinants = [variant.model_dump(), train.model_dump(), warmup.model_dump(exclude={"seeds"}), seed]
     checkpoint = Checkpoint(f"warmup/{seed}", determinants, device, runtime)
     started = time.time()
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(COLUMNS)
-    for step, kind, decay, loss, accuracy in records(network, train, warmup, seed, device, checkpoint):
-        lines.writerow((step, kind, decay, f"{loss:.8g}", f"{accuracy:.8g}"))
-    write(Path("metrics/warmup", f"{seed}.csv"), table.getvalue().encode())
+    found = records(network, train, warmup, seed, device, checkpoint)
+    write_table(Path("metrics/warmup", f"{seed}.csv"), COLUMNS, found)
     checkpoint.remove()
     seconds = devices.log(f"warmup/{seed}", device, started)
     print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {seconds:.0f} s")
