@@ -1,11 +1,12 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
-# make study  the study of params.yaml on MNIST: `dvc repro`
+# make study  the study of params.yaml on MNIST: `dvc repro`; JOBS=8 runs eight trainings side by side
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3
+JOBS ?= 1
 VENV := $(CURDIR)/.venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
 export PATH := $(VENV)/bin:$(PATH)
@@ -36,6 +37,9 @@ $(VENV)/test: requirements/test.lock $(VENV)/study
 	@touch $@
 
 study: venv
+	dvc repro prepare
+	@[ $(JOBS) = 1 ] || dvc status | sed -nE 's/^((train|warmup|sweep_\w+)@.*):$$/\1/p' | \
+	    xargs -P $(JOBS) -I {} dvc --wait-for-lock repro --single-item {}
 	dvc repro
 
 # In a clone, so that this checkout stays as it is.
