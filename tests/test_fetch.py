@@ -374,7 +374,11 @@ def forged(name: str, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
     return archive
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(bytes(10_008))[:-5], b"\x1f\x8b\x08" + bytes(60)])
+@pytest.mark.parametrize(
+    "content",
+    [b"not gzip", gzip.compress(bytes(10_008))[:-5], b"\x1f\x8b\x08" + bytes(60)],
+    ids=["text", "truncated", "header alone"],
+)
 def test_a_forged_md5_on_what_is_no_gzip_file_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"not a whole gzip file|wrong bytes: sha256"):
         fetch.extract(NAMES[3], forged(NAMES[3], content, monkeypatch))

@@ -22,7 +22,7 @@ from torch import Tensor
 from bnstudy.data import PREPARED
 from bnstudy.device import environment
 from bnstudy.params import Runtime
-from bnstudy.stage import write
+from bnstudy.stage import remove_leftovers, write
 
 SECONDS = 60.0  # between two saves: what a kill may cost; a save takes 0.2 s
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
@@ -44,7 +44,7 @@ class Checkpoint:
         self.name, self.every = name, runtime.checkpoint_every
         self.path = Path("checkpoints", f"{name}.state")
         surroundings = {
-            "data": (PREPARED / "SHA256SUMS").read_text(encoding="utf-8"),
+            "data": hashlib.sha256((PREPARED / "SHA256SUMS").read_bytes()).hexdigest(),
             "code": {module: hashlib.sha256(file.read_bytes()).hexdigest() for module, file in loaded_code()},
             "environment": environment(device),
         }
@@ -76,10 +76,10 @@ class Checkpoint:
     def due(self, step: int, last: int) -> bool:
         """Whether to save after update `step`: every `runtime.checkpoint_every`, by default about once a minute."""
         now = time.monotonic()
-        if self.dvc is not None and now - self.looked_at > 1:
+        if "DVC_STAGE" in os.environ and not stopped_by and now - self.looked_at > 1:
             self.looked_at = now
-            # Killed alone: the next one must not train beside this process.
-            if not self.dvc.is_running() or self.dvc.status() == psutil.STATUS_ZOMBIE:
+            # Killed alone, perhaps before this process looked for it: the next one must not train beside this process.
+            if self.dvc is None or not self.dvc.is_running() or self.dvc.status() == psutil.STATUS_ZOMBIE:
                 stop(signal.SIGTERM)
         if stopped_by:
             return True
@@ -101,6 +101,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget the state of a run whose results are written."""
         self.path.unlink(missing_ok=True)
+        remove_leftovers(self.path)
 
 
 stopped_by: list[int] = []  # the signal that told this process to stop, if one did
@@ -129,7 +130,13 @@ def loaded_code() -> list[tuple[str, Path]]:
 
 
 def running_dvc() -> psutil.Process | None:
-    """The DVC process that runs this stage, behind the shell it may have started it with."""
-    if "DVC_STAGE" not in os.environ:
-        return None
-    return next((process for process in psutil.Process().parents() if process.name() not in SHELLS), None)
+    """The DVC process that runs this stage, behind the shell it may have started it with; None if it has ended.
+
+    What adopts an orphan, init or systemd, is in another session.
+    """
+    for process in psutil.Process().parents():
+        if hasattr(os, "getsid") and os.getsid(process.pid) != os.getsid(0):
+            return None
+        if process.name() not in SHELLS:
+            return process
+    return None

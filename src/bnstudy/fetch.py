@@ -22,6 +22,7 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
@@ -48,13 +49,17 @@ SAMPLE_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well, and is removed when it does not."""
     part = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)  # left by a killed run whose number came round again
+    for left in target.parent.glob(f"{target.name}.partial-*"):
+        if left == part or not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)  # a killed run's
     try:
         part.mkdir(parents=True)
         yield part
         if target.exists():
             shutil.rmtree(target)
         part.rename(target)
+    except OSError as error:  # a full disk names no file by itself
+        raise OSError(error.errno, error.strerror, error.filename or str(target)) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

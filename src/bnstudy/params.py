@@ -6,6 +6,7 @@ stage declares in `dvc.yaml` (a test reads both). `runtime` is declared by none:
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,6 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 PARAMS_FILE = Path("params.yaml")
+# Of anchors in anchors, repr() would never end.
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 3, 20, 9, 60, 60, 60
 
 Value = TypeVar("Value", float, int, str, list[str], list[int], list[float])
 
@@ -131,7 +135,7 @@ class Train(Section):
     steps: Count
     batch_size: BatchSize
     learning_rate: LearningRate
-    initial_accumulator: Positive
+    initial_accumulator: Annotated[float, allowed(lambda v: 0 < v < 1e38, "is not above 0 and below 1e38")]
     keep_prob: PositiveFraction
     evaluate_every: Count
     precision: Literal["float32", "bfloat16"]
@@ -180,7 +184,7 @@ class Plot(Section):
 class Runtime(Section):
     device: Device
     deterministic: bool
-    threads: Count | None
+    threads: Annotated[int, allowed(lambda v: 1 <= v <= 1024, "is not a whole number in [1, 1024]")] | None
     checkpoint_every: Count | None
     memory_fraction: PositiveFraction | None
     mirrors: list[Mirror]
@@ -236,7 +240,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)  # noqa: S506 (it is a SafeLoader)
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:  # as of `!!int ''`
         raise BadInput(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         return Params.model_validate(raw)
@@ -277,5 +281,8 @@ def known_keys(path: list[str]) -> list[str]:
 
 
 def short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = SHORT.repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        text = hex(value) if isinstance(value, int) else type(value).__name__
     return text if len(text) <= 60 else text[:57] + "…"

@@ -56,8 +56,9 @@ def prepare(data: Data) -> None:
         sums = ""
         for split, arrays in splits.items():
             for what, array in zip(("images", "labels"), arrays, strict=True):
-                np.save(path := folder / f"{split}_{what}.npy", array)
-                sums += f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+                np.save(content := io.BytesIO(), array)  # on a full disk, np.save to a file does not say why it fails
+                (folder / f"{split}_{what}.npy").write_bytes(content.getvalue())
+                sums += f"{hashlib.sha256(content.getvalue()).hexdigest()}  {split}_{what}.npy\n"
         (folder / "SHA256SUMS").write_text(sums, encoding="utf-8", newline="\n")
     print("prepared", ", ".join(f"{len(labels_N):,} {split}" for split, (_, labels_N) in splits.items()), "images")
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import psutil
+
 from bnstudy.params import BadInput
 
 
@@ -25,8 +27,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a whole file or none, power cut included: a temporary file beside `path`, synced, then renamed."""
+    """Write a whole file or none, power cut included: a temporary file beside `path`, synced, then renamed.
+
+    An `OSError` names `path`: a full disk names no file by itself.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -34,6 +40,8 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened
@@ -42,6 +50,13 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left of `path`: .<name>.<process id>."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if left.suffix[1:].isdecimal() and not psutil.pid_exists(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -49,8 +49,8 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
             bar.set_postfix_str(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
     write_table(Path("metrics/history", name, f"{seed}.csv"), Row._fields, rows)
     write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed, device))
-    checkpoint.remove()
     seconds = devices.log(f"train/{name}/{seed}", device, started)
+    checkpoint.remove()
     print(
         f"{name} seed {seed}: {train.steps} steps on {device} in {seconds:.0f} s, test accuracy {row.test_accuracy:.2%}"
     )

@@ -23,7 +23,10 @@ class Diverged(BadInput):
     """The loss is no longer finite."""
 
     def __init__(self, step: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(
+            f"{message}: lower the rate (rates.<variant>, or train.learning_rate.initial where that is null), or use "
+            "an initializer or normalization that bears it"
+        )
         self.step = step
 
 
@@ -181,8 +184,7 @@ def history(network: Network, train: Train, seed: int, device: torch.device, che
             if not math.isfinite(train_loss):
                 raise Diverged(
                     step,
-                    f"the loss is not finite ({train_loss}) in one of the {len(losses)} updates up to {step}: "
-                    "lower train.learning_rate.initial, or use an initializer or normalization that bears it",
+                    f"{checkpoint.name}: step {step}: the loss is not finite in one of the last {len(losses)} updates",
                 )
             losses.clear()
             batch_NHW = images_NHW[batch]

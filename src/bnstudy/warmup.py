@@ -7,6 +7,7 @@ python -m bnstudy.warmup --seed 0
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bnstudy.network import Network, Norm, build
 from bnstudy.params import Runtime, Train, Variant, Warmup, load
 from bnstudy.stage import run, write_table
 from bnstudy.training import (
+    Diverged,
     adagrad,
     at_rate,
     dropout_mask,
@@ -66,12 +68,13 @@ def set_statistics(network: Network, values_2C: Tensor) -> None:
 def precise_statistics(network: Network, images_NHW: Tensor, keep_prob: float, seed: int) -> Tensor:
     """[2, channels]: mean and variance over all images with the weights fixed (Wu & Johnson 2021).
 
-    From training-mode passes over 1,000 images each, dropout included, as the averages see them; the variance is the
-    mean within the batches plus that between their means. Overwrites the network's averages (its decay must be 0).
+    From training-mode passes over equal parts of about 1,000 images, dropout included, as the averages see them; the
+    variance is the mean within the parts plus that between their means. Overwrites the network's averages (its decay
+    must be 0).
     """
     network.train()
     batches = []
-    for number, images in enumerate(torch.split(images_NHW, 1000)):
+    for number, images in enumerate(torch.tensor_split(images_NHW, math.ceil(len(images_NHW) / 1000))):
         network(images, dropout_mask(seed, SPARE_STEP + number, len(images), keep_prob, images.device))
         batches.append(statistics(network))
     means, variances = torch.stack(batches).unbind(1)
@@ -133,9 +136,13 @@ def records(
     (images_NHW, labels_N), test = tensors("train", device), tensors("test", device)
     precise_NHW = images_NHW[: warmup.precise_images]
     training = updates(network, optimizer, images_NHW, labels_N, train, seed, done)
-    for step, _, _ in tqdm(training, f"warm-up seed {seed}", warmup.steps, initial=done, unit="step", disable=None):
+    for step, loss, _ in tqdm(training, f"warm-up seed {seed}", warmup.steps, initial=done, unit="step", disable=None):
         averages_D2C = decays * averages_D2C + (1 - decays) * statistics(network)
         if step in when:
+            if not math.isfinite(loss):
+                raise Diverged(
+                    step, f"warm-up of {warmup.variant} from seed {seed}: step {step}: the loss is not finite"
+                )
             found += measure(
                 network, start_2C, averages_D2C, step, warmup.decays, precise_NHW, test, train.keep_prob, seed
             )
@@ -154,8 +161,8 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
     started = time.time()
     found = records(network, train, warmup, seed, device, checkpoint)
     write_table(Path("metrics/warmup", f"{seed}.csv"), COLUMNS, found)
-    checkpoint.remove()
     seconds = devices.log(f"warmup/{seed}", device, started)
+    checkpoint.remove()
     print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {seconds:.0f} s")
 
 
