@@ -1,12 +1,13 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
-# make study  the study of params.yaml on MNIST: `dvc repro`; JOBS=8 runs eight trainings side by side
+# make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3
-JOBS ?= 1
+# Trainings at a time: each takes one core (runtime.threads), or shares the GPU.
+JOBS ?= $(shell command -v nvidia-smi >/dev/null && echo 1 || getconf _NPROCESSORS_ONLN)
 VENV := $(CURDIR)/.venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
 export PATH := $(VENV)/bin:$(PATH)
@@ -14,8 +15,8 @@ export PATH := $(VENV)/bin:$(PATH)
 # Small enough for two cores and three minutes; all four networks, five seeds.
 DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.003 \
         -S train.steps=50 -S train.batch_size=64 -S train.evaluate_every=25 \
-        -S 'warmup.seeds=[0]' -S warmup.steps=50 -S warmup.evaluate_every=25 -S warmup.precise_images=500 \
-        -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0]' \
+        -S 'warmup.seeds=[0,1,2,3,4]' -S warmup.steps=50 -S warmup.evaluate_every=25 -S warmup.precise_images=500 \
+        -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=20 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
 
 .PHONY: help venv demo study verify test lock
@@ -36,17 +37,21 @@ $(VENV)/test: requirements/test.lock $(VENV)/study
 	@$(PIP) -r $<
 	@touch $@
 
+# Single stages of the same kind do not touch each other, and DVC's lock keeps their records apart.
+SIDE_BY_SIDE = dvc status | sed -nE 's/^((train|warmup|sweep_[a-z]+)@.*):$$/\1/p' | \
+               xargs -P $(JOBS) -I {} dvc --wait-for-lock repro --single-item {}
+
 study: venv
 	dvc repro prepare
-	@[ $(JOBS) = 1 ] || dvc status | sed -nE 's/^((train|warmup|sweep_\w+)@.*):$$/\1/p' | \
-	    xargs -P $(JOBS) -I {} dvc --wait-for-lock repro --single-item {}
+	@[ $(JOBS) = 1 ] || $(SIDE_BY_SIDE)
 	dvc repro
 
 # In a clone, so that this checkout stays as it is.
 demo: venv
 	@rm -rf .demo && git clone --quiet . .demo
-	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --name demo $(DEMO)
-	@cd .demo && dvc plots show --out page >/dev/null
+	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --name demo $(DEMO) prepare
+	@cd .demo && $(SIDE_BY_SIDE)
+	@cd .demo && dvc repro && dvc plots show --out page >/dev/null
 	@cd .demo && echo && PYTHONPATH=src python -m bnstudy.summarize && echo
 	@echo "report:  .demo/report/index.html"
 	@echo "figures: .demo/plots/figures/"
