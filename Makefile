@@ -2,6 +2,7 @@
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
+# make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -19,7 +20,7 @@ DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.00
         -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=20 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
 
-.PHONY: help venv demo study verify test lock
+.PHONY: help venv demo study verify bench test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -60,14 +61,27 @@ demo: venv
 verify: venv
 	@PYTHONPATH=src python -m bnstudy.verify $(VERIFY)
 
+# TensorFlow wants an older Python and older packages than the study: an environment of its own.
+SLIM := $(CURDIR)/.venv-slim
+bench: venv
+	@$(MAKE) --silent $(SLIM)/slim || { rm -rf $(SLIM); echo "TensorFlow 2.13 does not install here: going on without it"; }
+	@PYTHONPATH=src python benchmarks/bench.py $(BENCH)
+$(SLIM)/slim: requirements/slim.lock
+	@python3.11 -m venv $(SLIM)
+	@$(SLIM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
+	    --only-binary :all: -r $<
+	@touch $@
+
 test: $(VENV)/test
 	ruff check
 	ruff format --check
 	mypy
+	mypy benchmarks
 	pytest -n 2 --dist loadgroup
 
-LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-       --no-annotate --quiet --custom-compile-command "make lock" $(UV)
+LOCK = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
+       --custom-compile-command "make lock" $(UV)
 lock:
-	$(LOCK) -o requirements/study.lock
-	$(LOCK) --extra test --constraint requirements/study.lock -o requirements/test.lock
+	$(LOCK) --universal pyproject.toml -o requirements/study.lock
+	$(LOCK) --universal pyproject.toml --extra test --constraint requirements/study.lock -o requirements/test.lock
+	$(LOCK) requirements/slim.in -o requirements/slim.lock
