@@ -144,7 +144,7 @@ def add_a_variant(study: Path) -> None:
         ),
         pytest.param(edit("evaluate", "targets", value=[0.5]), [*EVALUATES, "summarize", "report"], id="targets"),
         pytest.param(edit("plot", "width", value=5.0), ["plot"], id="plot"),
-        pytest.param(edit("runtime", "threads", value=1), [], id="runtime"),
+        pytest.param(edit("runtime", "threads", value=2), [], id="runtime"),
         pytest.param(append("params.yaml", "\n# a remark\n"), [], id="a comment"),
         pytest.param(reverse_the_keys, [], id="the order of keys"),
         # The same bytes come out of these, so that the stages below them have nothing to do.
@@ -217,6 +217,15 @@ def test_a_bad_parameter_stops_before_training_with_one_message(copy: Path) -> N
     assert "Traceback" not in done.stdout + done.stderr
     edit("variants", "batch_norm", "decay", value=0.95)(copy)
     assert repro(copy) == []
+
+
+@pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "x'; touch owned; '", "ünï code"])
+def test_no_shell_reads_a_name(copy: Path, name: str) -> None:
+    edit("study", "variants", value=[name])(copy)
+    done = run(copy, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (copy / "owned").exists()
 
 
 def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from bnstudy.params import Params
+from bnstudy.stage import arguments_of_stage
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src/bnstudy"
@@ -49,8 +50,8 @@ def sections(module: str) -> set[str]:
 
 
 def module_of(stage: str) -> str:
-    command = re.fullmatch(r"PYTHONPATH=src python -m bnstudy\.(\w+)( .*)?", STAGES[stage]["cmd"])
-    assert command
+    command = re.fullmatch(r"PYTHONPATH=src python -m bnstudy\.(\w+)", STAGES[stage]["cmd"])
+    assert command  # and no parameter in it, for a shell to read
     return command[1]
 
 
@@ -58,6 +59,28 @@ def module_of(stage: str) -> str:
 def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
     assert module_of(stage) == stage.split("_")[0]
     assert STAGES[stage]["desc"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("train@batch_norm-0", ["--variant=batch_norm", "--item=0"]),
+        ("sweep_rates@plain-1e-05", ["--variant=plain", "--item=1e-05"]),
+        ("train@x; touch y-0", ["--variant=x; touch y", "--item=0"]),
+        ("summarize", None),
+        (None, None),
+    ],
+)
+def test_a_stage_takes_its_arguments_from_its_name(
+    name: str | None, expected: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if name is not None:
+        monkeypatch.setenv("DVC_STAGE", name)
+    assert arguments_of_stage("variant", "item") == expected
+    monkeypatch.setattr("sys.argv", ["train.py", "--help"])
+    assert arguments_of_stage("variant", "item") is None  # a person's own come first
 
 
 @pytest.mark.parametrize("stage", STAGES)

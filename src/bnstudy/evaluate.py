@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from bnstudy import device as devices
 from bnstudy.network import Network
 from bnstudy.params import BadInput, Evaluate, Runtime, Variant, load
-from bnstudy.stage import run, write
+from bnstudy.stage import arguments_of_stage, run, write
 from bnstudy.training import loss_and_accuracy, predict, tensors
 
 
@@ -32,7 +32,7 @@ def load_network(path: Path, name: str, seed: int) -> tuple[Network, dict[str, o
         network = Network(Variant.model_validate(record["network"]))
         network.load_state_dict(state)
         environment = dict(record["environment"])
-    except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: is not a model of this study ({reason}); remove it and run `dvc repro`") from None
     return network, environment
@@ -83,10 +83,10 @@ def evaluate_variant(name: str, seeds: list[int], evaluate: Evaluate, runtime: R
 
 
 def main() -> None:
+    params = load()  # before the arguments, which come from it where DVC runs this
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", required=True, help="a name under `variants` in params.yaml")
-    arguments = parser.parse_args()
-    params = load()
+    arguments = parser.parse_args(arguments_of_stage("variant"))
     evaluate_variant(arguments.variant, params.study.seeds, params.evaluate, params.runtime)
 
 

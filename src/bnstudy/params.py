@@ -4,6 +4,7 @@
 stage declares in `dvc.yaml` (a test reads both). `runtime` is declared by none: it changes how, never what.
 """
 
+import argparse
 import difflib
 import re
 import reprlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 PARAMS_FILE = Path("params.yaml")
@@ -71,6 +72,18 @@ Mirror = Annotated[
         "is not https://…, file:///… or http:// on loopback",
     ),
 ]
+
+
+def argument(kind: Any) -> Callable[[str], Any]:
+    """An argparse type: a value that params.yaml may hold as `kind`."""
+
+    def parse(text: str) -> Any:
+        try:
+            return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_strings(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(describe(error.errors(include_url=False)[0])) from None
+
+    return parse
 
 
 class Section(BaseModel):

@@ -199,6 +199,8 @@ def draw(plot: Plot) -> None:
     """Write the three figures."""
     curves = read(Path("plots/curves.csv"), ["variant", "seed", "step", "train_loss", "test_loss", "test_accuracy"])
     confusion = read(Path("plots/confusion.csv"), ["variant", "actual", "predicted", "count"])
+    if confusion.isna().any(axis=None) or set(confusion.groupby("variant").size()) != {100}:
+        raise BadInput("plots/confusion.csv: has not 100 whole rows a variant; `dvc repro` writes it anew")
     with styled(plot):
         for name, drawn in {
             "accuracy": accuracy_figure(curves, plot),

@@ -26,6 +26,18 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def arguments_of_stage(*options: str) -> list[str] | None:
+    """`options` with what DVC's name of the stage holds, train@batch_norm-0; None, for the command line, if not by DVC.
+
+    No shell sees a parameter so, and argparse checks it like any other argument.
+    """
+    items = os.environ.get("DVC_STAGE", "").partition("@")[2]
+    if not items or len(sys.argv) > 1:
+        return None
+    values = items.split("-", len(options) - 1)
+    return [f"--{option}={value}" for option, value in zip(options, values, strict=False)]
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a whole file or none, power cut included: a temporary file beside `path`, synced, then renamed.
 

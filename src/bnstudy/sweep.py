@@ -5,6 +5,7 @@ python -m bnstudy.sweep --variant plain --batch-size 256
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import torch
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, catch_signals
 from bnstudy.network import build
-from bnstudy.params import BadInput, Runtime, Train, Variant, load
-from bnstudy.stage import run, write_table
+from bnstudy.params import BadInput, BatchSize, Positive, Runtime, Train, Variant, argument, load
+from bnstudy.stage import arguments_of_stage, run, write_table
 from bnstudy.training import Diverged, at_rate, evaluate, history, tensors
 
 COLUMNS = (
@@ -70,13 +71,14 @@ def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runt
 
 
 def main() -> None:
+    params = load()  # before the arguments, which come from it where DVC runs this
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", required=True, help="a name under `variants` in params.yaml")
     setting = parser.add_mutually_exclusive_group(required=True)
-    setting.add_argument("--learning-rate", type=float, help="in place of the variant's own")
-    setting.add_argument("--batch-size", type=int, help="in place of train.batch_size")
-    arguments = parser.parse_args()
-    params = load()
+    setting.add_argument("--learning-rate", type=argument(Positive), help="in place of the variant's own")
+    setting.add_argument("--batch-size", type=argument(BatchSize), help="in place of train.batch_size")
+    swept = "batch-size" if os.environ.get("DVC_STAGE", "").startswith("sweep_batches@") else "learning-rate"
+    arguments = parser.parse_args(arguments_of_stage("variant", swept))
     name, sweep = arguments.variant, params.sweep
     if name not in params.variants:
         raise BadInput(f"--variant: {name} is not one of {', '.join(params.variants)}")

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, catch_signals
 from bnstudy.network import Network, build
-from bnstudy.params import BadInput, Runtime, Train, Variant, load
-from bnstudy.stage import run, write, write_table
+from bnstudy.params import BadInput, Runtime, Seed, Train, Variant, argument, load
+from bnstudy.stage import arguments_of_stage, run, write, write_table
 from bnstudy.training import Row, at_rate, history
 
 
@@ -57,11 +57,11 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
 
 
 def main() -> None:
+    params = load()  # before the arguments, which come from it where DVC runs this
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", required=True, help="a name under `variants` in params.yaml")
-    parser.add_argument("--seed", required=True, type=int)
-    arguments = parser.parse_args()
-    params = load()
+    parser.add_argument("--seed", required=True, type=argument(Seed))
+    arguments = parser.parse_args(arguments_of_stage("variant", "seed"))
     if arguments.variant not in params.variants:
         raise BadInput(f"--variant: {arguments.variant} is not one of {', '.join(params.variants)}")
     variant, rate = params.variants[arguments.variant], params.rates[arguments.variant]

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from bnstudy import device as devices
 from bnstudy.checkpoint import Checkpoint, State, catch_signals
 from bnstudy.network import Network, Norm, build
-from bnstudy.params import Runtime, Train, Variant, Warmup, load
-from bnstudy.stage import run, write_table
+from bnstudy.params import Runtime, Seed, Train, Variant, Warmup, argument, load
+from bnstudy.stage import arguments_of_stage, run, write_table
 from bnstudy.training import (
     Diverged,
     adagrad,
@@ -167,10 +167,10 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
 
 
 def main() -> None:
+    params = load()  # before the arguments, which come from it where DVC runs this
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", required=True, type=int)
-    arguments = parser.parse_args()
-    params = load()
+    parser.add_argument("--seed", required=True, type=argument(Seed))
+    arguments = parser.parse_args(arguments_of_stage("seed"))
     name = params.warmup.variant
     train = at_rate(params.train, params.rates[name])
     warmup_run(params.variants[name], train, params.warmup, arguments.seed, params.runtime)
