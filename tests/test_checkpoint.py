@@ -15,7 +15,7 @@ import yaml
 
 from bnstudy import checkpoint as module
 from bnstudy.checkpoint import Checkpoint, State
-from bnstudy.network import Network, initialize
+from bnstudy.network import Network, build
 from bnstudy.params import Params, load
 from bnstudy.training import Row, history
 from conftest import ENVIRONMENT, ROOT
@@ -45,8 +45,7 @@ def parameters(**runtime: Any) -> Params:
 
 def rows(name: str, params: Params, checkpoint: Checkpoint, stop_after: int | None = None) -> tuple[list[Row], Network]:
     """The history of a short run, up to a Ctrl-C in the middle of update `stop_after`."""
-    network = Network(params.variants[name])
-    initialize(network, params.variants[name], 0)
+    network = build(params.variants[name], 0, CPU)
     found = list[Row]()
     real_due = checkpoint.due
 

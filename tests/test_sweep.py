@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bnstudy.checkpoint import Checkpoint
-from bnstudy.network import Network, initialize
+from bnstudy.network import build
 from bnstudy.params import load
 from bnstudy.sweep import COLUMNS, last_record, sweep_run
 from bnstudy.training import at_rate, history
@@ -25,9 +25,7 @@ def test_the_record_is_the_last_row_of_the_history(in_prepared: Path) -> None:
     variant = PARAMS.variants["plain_he"]
     train = at_rate(TRAIN, 0.01)
     record = dict(zip(COLUMNS, last_record(variant, train, 3, CPU, checkpoint("a")), strict=True))
-    network = Network(variant)
-    initialize(network, variant, 3)
-    last = list(history(network, train, 3, CPU, checkpoint("b")))[-1]
+    last = list(history(build(variant, 3, CPU), train, 3, CPU, checkpoint("b")))[-1]
     assert record == {
         "seed": 3,
         "batch_size": 32,

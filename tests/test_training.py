@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnstudy.data import batch_indices
-from bnstudy.network import Network, initialize
+from bnstudy.network import Network, build
 from bnstudy.params import LearningRate, Train, load
 from bnstudy.training import adagrad, dropout_mask, evaluate, learning_rate, updates
 
@@ -23,9 +23,7 @@ SHORT = PARAMS.train.model_copy(update={"steps": 6, "batch_size": 16})
 
 
 def network(name: str = "batch_norm", seed: int = 0) -> Network:
-    built = Network(PARAMS.variants[name])
-    initialize(built, PARAMS.variants[name], seed)
-    return built
+    return build(PARAMS.variants[name], seed, torch.device("cpu"))
 
 
 def losses(net: Network, train: Train = SHORT, seed: int = 0) -> list[float]:

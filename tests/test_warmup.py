@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bnstudy import warmup as stage
 from bnstudy.checkpoint import Checkpoint
-from bnstudy.network import Network, initialize
+from bnstudy.network import Network, build
 from bnstudy.params import load
 from bnstudy.training import adagrad, evaluate, tensors, updates
 from bnstudy.warmup import evaluation_steps, precise_statistics, records, set_statistics, statistics
@@ -32,10 +32,7 @@ def checkpoint() -> Checkpoint:
 
 
 def network(decay: float) -> Network:
-    variant = BATCH.model_copy(update={"decay": decay})
-    built = Network(variant)
-    initialize(built, variant, 0)
-    return built
+    return build(BATCH.model_copy(update={"decay": decay}), 0, torch.device("cpu"))
 
 
 @given(steps=st.integers(1, 3000), every=st.integers(1, 500))
