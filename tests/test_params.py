@@ -96,7 +96,7 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         (
             "study.variants",
             ["plain", "plane"],
-            "study.variants: plane is not one of batch_norm, batch_norm_hidden, plain, plain_he",
+            "study.variants: plane is not one of batch_norm, batch_norm_hidden, plain, plain_he; did you mean plain?",
         ),
         ("evaluate.targets", [0.97, 0.95], "evaluate.targets: [0.97, 0.95] is not an ascending list of fractions"),
         ("data.validation_size", 60000, "data.validation_size: 60000 is not below 60000"),
@@ -106,6 +106,8 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             ["http://example.org/mnist/"],
             "runtime.mirrors.0: 'http://example.org/mnist/' is not https://…, file:///… or http:// on loopback",
         ),
+        ("rates.plain_e", 0.1, "rates.plain_e: is no variant; did you mean plain_he?"),
+        ("sweep.learning_rates", [1, 2.5], "sweep.learning_rates.0: 1 is not written as a decimal, like 1.0"),
         ("train", None, "train: None is not a section of keys"),
     ],
 )
@@ -119,9 +121,14 @@ def test_a_variant_name_cannot_leave_the_project_or_reach_a_shell(tmp_path: Path
     assert "is not lower-case letters, digits and _" in message(tmp_path, tree)
 
 
-def test_a_number_that_yaml_reads_as_text_is_explained(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("initial: 0.1 ", "initial: 1e-3 ")
-    assert message(tmp_path, text).startswith("train.learning_rate.initial: '1e-3' is text, not a number")
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [("train.learning_rate.initial", "1e-3"), ("train.steps", "2e3"), ("train.steps", "0100"), ("train.steps", "1:30")],
+)
+def test_a_number_that_yaml_reads_as_text_is_explained(tmp_path: Path, key: str, written: str) -> None:
+    """Or that YAML 1.1, as PyYAML speaks it, reads as another number than YAML 1.2, as DVC does."""
+    text = yaml.safe_dump(changed(tuple(key.split(".")), "WRITTEN")).replace("WRITTEN", written)
+    assert message(tmp_path, text).startswith(f"{key}: '{written}' is text, not a number")
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

@@ -8,15 +8,24 @@ import argparse
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 PARAMS_FILE = Path("params.yaml")
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
 # Of anchors in anchors, repr() would never end.
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 3, 20, 9, 60, 60, 60
@@ -39,6 +48,12 @@ def allowed(test: Callable[[Any], bool], reads: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def float_written(value: Any) -> Any:
+    if isinstance(value, int):
+        raise PydanticCustomError("allowed", "{reads}", {"reads": "is not written as a decimal, like 1.0"})
+    return value
+
+
 def distinct(values: list[Any]) -> bool:
     return len(set(values)) == len(values) > 0
 
@@ -56,6 +71,8 @@ Count = Annotated[int, allowed(lambda v: v >= 1, "is not a whole number of at le
 Seed = Annotated[int, allowed(lambda v: 0 <= v < 2**31, "is not a whole number in [0, 2147483648)")]
 Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds")]
 BatchSize = Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
+# DVC names a run and its file after what stands in params.yaml: 1 and 1.0 would be two.
+Rate = Annotated[Positive, BeforeValidator(float_written)]
 # A name becomes a folder and part of a command: letters, digits and underscores keep it inside the project.
 Name = Annotated[
     str, allowed(re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII).fullmatch, "is not lower-case letters, digits and _")
@@ -171,7 +188,7 @@ class Sweep(Section):
     variants: Names
     seeds: Seeds
     steps: Count
-    learning_rates: Annotated[list[Positive], allowed(ascending, "is not an ascending list of rates")]
+    learning_rates: Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates")]
     batch_sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes")]
     target_accuracy: InnerFraction
 
@@ -226,9 +243,12 @@ class Params(Section):
             for name in names:
                 if name not in self.variants:
                     context = {"key": key, "v": name, "names": ", ".join(self.variants)}
-                    raise PydanticCustomError("key", "{key}: {v} is not one of {names}", context)
+                    context["near"] = nearest(name, self.variants)
+                    raise PydanticCustomError("key", "{key}: {v} is not one of {names}{near}", context)
         for name in self.variants.keys() ^ self.rates.keys():
-            what = "is missing (null: train.learning_rate.initial)" if name in self.variants else "is no variant"
+            what = "is missing (null: train.learning_rate.initial)"
+            if name not in self.variants:
+                what = "is no variant" + nearest(name, self.variants)
             raise PydanticCustomError("key", "rates.{name}: {what}", {"name": name, "what": what})
         if self.variants[self.warmup.variant].normalization != "batch":
             context = {"v": self.warmup.variant}
@@ -245,6 +265,13 @@ class UniqueKeyLoader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+# PyYAML reads 010 as 8 and 1:30 as 90, by YAML 1.1; DVC does not, by 1.2. As text, each is refused.
+UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, DECIMAL if tag == "tag:yaml.org,2002:int" else pattern) for tag, pattern in tests]
+    for first, tests in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
@@ -273,14 +300,18 @@ def describe(fault: ErrorDetails) -> str:
     if kind == "missing":
         return f"{key}: is missing"
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], known_keys(path[:-1]), n=1)
-        return f"{key}: is not a known key" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{key}: is not a known key{nearest(path[-1], known_keys(path[:-1]))}"
     if kind == "finite_number":
         return f"{key}: {value} is not a finite number"
-    if kind == "float_type" and isinstance(fault["input"], str):
+    if kind in ("float_type", "int_type") and isinstance(fault["input"], str):
         return f"{key}: {value} is text, not a number (write 0.001, not 1e-3: YAML reads that as text)"
     expected = {"int_type": "a whole number", "model_type": "a section of keys", "dict_type": "a section of keys"}
     return f"{key}: {value} is not {expected.get(kind) or fault['msg'].removeprefix('Input should be ')}"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def known_keys(path: list[str]) -> list[str]:

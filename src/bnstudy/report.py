@@ -163,11 +163,19 @@ def main() -> None:
         keep_trailing_newline=True,
     )
     templates.filters |= {"percent": percent, "shown": shown, "breakable": breakable}
+    try:
+        texts = {
+            "readings": {claim["id"]: reading(claim, params.summarize) for claim in claims},
+            "result": result(claims),
+            "headline": headline(summary, claims),
+        }
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise BadInput(
+            f"metrics/summary.json or metrics/claims.json: is not of this study ({error!r}); `dvc repro` writes it anew"
+        ) from None
     known = {
         "claims": claims,
-        "readings": {claim["id"]: reading(claim, params.summarize) for claim in claims},
-        "result": result(claims),
-        "headline": headline(summary, claims),
+        **texts,
         "images": {name: base64.b64encode(image).decode() for name, image in images.items()},
         "marks": MARKS,
         "floor": FLOOR,
