@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, extremes, initialize
+from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize
 from bnstudy.params import Variant, load
 from bnstudy.train import to_safetensors
 
@@ -109,35 +109,48 @@ def test_moving_averages(decay: float) -> None:
         np.testing.assert_allclose(network.norm1.moving_mean, mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [None, [1.0, 2.0, -0.5]])
-def test_pooling_before_batch_norm_is_batch_norm_before_pooling(scale: list[float] | None) -> None:
-    """Values, averages and all gradients, beside autograd's; also with a negative gain, which turns y over."""
-    variant = BATCH.model_copy(update={"scale": scale is not None})
+def plain_crelu_pool(y: Tensor) -> Tensor:
+    return torch.nn.functional.max_pool2d(torch.cat([y, -y], 1).relu(), 2)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_crelu_and_pooling_in_one_are_those_one_after_the_other(normalized: bool) -> None:
+    """Values, averages and all gradients, beside autograd's; a third of the pixels are 0, so that maxima are tied."""
     random = torch.Generator().manual_seed(2)
-    x = torch.randn(6, 3, 4, 8, generator=random, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(6, 3, 4, 8, generator=random, dtype=torch.float64)
+    x = (x * (x.abs() > 0.4)).contiguous(memory_format=torch.channels_last)
     upstream = torch.randn(6, 6, 2, 4, generator=random, dtype=torch.float64)
     results = []
-    for pooled_first in (True, False):
-        norm, x_ = Norm(3, variant).double(), x.clone().requires_grad_()
+    for in_one in (True, False):
+        norm = Norm(3, BATCH).double()
         norm.bias.data = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
-        if scale is not None:
-            assert norm.scale is not None
-            norm.scale.data = torch.tensor(scale, dtype=torch.float64)
-        y = norm.extremes(x_) if pooled_first else extremes(norm(x_))
+        x_ = x.clone().requires_grad_()
+        layer = norm if normalized else torch.nn.Identity()
+        y = crelu_pool(layer, x_ * 1) if in_one else plain_crelu_pool(layer(x_))  # * 1: x_ stays
         (y * upstream).sum().backward()
-        gradients = [x_.grad, *(p.grad for p in norm.parameters())]
+        gradients = [x_.grad, norm.bias.grad] if normalized else [x_.grad]
         results.append([y.detach(), norm.moving_mean, norm.moving_variance, *gradients])
     for ours, theirs in zip(*results, strict=True):
         assert ours is not None
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_batch_variance_is_right_to_float32() -> None:
+def test_what_was_written_over_is_not_read_again() -> None:
+    """Autograd refuses a second backward pass, which would see the first one's remains."""
+    y = crelu_pool(Norm(3, BATCH), torch.randn(2, 3, 4, 4, requires_grad=True) * 1)
+    y.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_batch_variance_is_right_to_float32(scale: bool) -> None:
     """Over as many values as a training batch has in conv1; PyTorch's own channels-last kernel is off by 1e-4."""
     x = torch.rand(1024, 28, 28, 16, generator=torch.Generator().manual_seed(3)).permute(0, 3, 1, 2) + 1
-    norm = Norm(16, BATCH.model_copy(update={"decay": 0.0}))
-    norm.extremes(x)
-    np.testing.assert_allclose(norm.moving_variance.detach(), x.double().var((0, 2, 3)), rtol=3e-6)
+    expected = x.double().var((0, 2, 3))
+    norm = Norm(16, BATCH.model_copy(update={"decay": 0.0, "scale": scale}))
+    crelu_pool(norm, x)
+    np.testing.assert_allclose(norm.moving_variance.detach(), expected, rtol=3e-6)
 
 
 @pytest.mark.parametrize(("kind", "groups"), [("layer", None), ("group", 8)])

@@ -48,75 +48,86 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "batch":
+            # Not channels last on a CPU: there PyTorch adds up a batch's 800,000 float32 values one after the other,
+            # which puts the variance off by up to 2e-3.
+            x = x.contiguous() if self.training and x.device.type == "cpu" else x
             averages = (self.moving_mean, self.moving_variance)
             return F.batch_norm(x, *averages, self.scale, self.bias, self.training, self.momentum, self.epsilon)
         scale = torch.ones_like(self.bias) if self.scale is None else self.scale
         return F.group_norm(x, self.groups, scale, self.bias, self.epsilon)
 
-    def extremes(self, x: Tensor) -> Tensor:
-        """`extremes` of the forward pass of x [N, C, H, W].
-
-        Batch norm in training on a CPU pools before it normalizes: the same function, with a fraction of the memory
-        traffic. It is also nearer to the truth: PyTorch's own kernel for channels last adds up a batch's 800,000
-        float32 values one after the other, which puts the variance off by up to 2e-3.
-        """
-        if self.kind != "batch" or not self.training or x.device.type != "cpu":
-            return extremes(self(x))
-        y, mean, variance = NormalizedExtremes.apply(x, self.epsilon)  # type: ignore[no-untyped-call]
+    def crelu_pool(self, x: Tensor) -> Tensor:
+        """`crelu_pool` with this norm, for batch norm without a gain in training on a CPU. Overwrites x."""
+        y, mean, variance = CReLUPool.apply(x, self.bias, self.epsilon)  # type: ignore[no-untyped-call]
         values = x.numel() / x.shape[1]
         self.moving_mean.lerp_(mean, self.momentum)
         self.moving_variance.lerp_(variance * (values / (values - 1)), self.momentum)
-        if self.scale is not None:
-            high, low = (y * self.scale.repeat(2).view(-1, 1, 1)).chunk(2, 1)
-            y = torch.cat([torch.maximum(high, -low), torch.maximum(low, -high)], 1)  # a negative one turns y over
         assert isinstance(y, Tensor)
-        return y + torch.cat([self.bias, -self.bias]).view(-1, 1, 1)
+        return y
 
 
-def extremes(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, 2C, H/2, W/2]: the maximum of each 2 x 2 pixels of x, then that of -x."""
-    return torch.cat([F.max_pool2d(x, 2), F.max_pool2d(-x, 2)], 1)
+class CReLUPool(torch.autograd.Function):
+    """CReLU of y, then the maximum of each 2 x 2 pixels [N, 2C, H/2, W/2]: y is x [N, C, H, W] or, with a bias [C],
+    (x - mean) / sqrt(variance + epsilon) + bias by the batch's own mean and biased variance [C], which it also returns.
 
-
-class NormalizedExtremes(torch.autograd.Function):
-    """`extremes` of y = (x - mean) / sqrt(variance + epsilon), x [N, C, H, W]; mean and biased variance [C].
-
-    Backward is that of batch norm (Ioffe & Szegedy 2015), dx = (g - mean(g) - y * mean(g * y)) / sqrt(variance +
-    epsilon), where g is 0 but at the extremes: one pass over the pixels for the two last terms, and the first added
-    where the extremes stood.
+    The cost is memory, not arithmetic: what is as large as x is written over x, which nothing else may need.
+    Pooled first, as the maximum of relu is relu of the maximum. Backward is that of batch norm (Ioffe & Szegedy 2015),
+    dx = (g - mean(g) - z * mean(g * z)) / sqrt(variance + epsilon) for z without the bias; g is 0 but at the maxima,
+    so that the two last terms come first, and g is added where the maxima stood.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-        n, c, h, w = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(n * h, w * c)  # long ones: a channel's number for each pixel costs nothing
-        mean = rows.sum(0).view(w, c).sum(0) / (n * h * w)
-        negated = (mean.repeat(w) - rows).view(n, h * w, c)
-        variance = torch.bmm(negated.mT, negated).sum(0).diagonal() / (n * h * w)  # faster than squares and their sum
-        rstd = (variance + epsilon).rsqrt()
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, epsilon: float
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        x = x.detach().contiguous(memory_format=torch.channels_last)
+        n, c, h, w = ctx.shape = x.shape
+        rows = x.permute(0, 2, 3, 1).view(n * h, w * c)  # long ones: a channel's number for each pixel costs nothing
         high, high_at = F.max_pool2d(x, 2, return_indices=True)
-        low, low_at = F.max_pool2d(negated.view(n, h, w, c).permute(0, 3, 1, 2), 2, return_indices=True)
-        y = torch.cat([high.sub_(mean.view(-1, 1, 1)), low], 1).mul_(rstd.repeat(2).view(-1, 1, 1))
-        ctx.save_for_backward(negated, y, high_at, low_at, rstd)
-        ctx.shape = x.shape
-        ctx.mark_non_differentiable(mean, variance)
+        mean = variance = None
+        if bias is None:
+            rows.neg_()
+        else:
+            mean = rows.sum(0).view(w, c).sum(0) / (n * h * w)
+            torch.sub(mean.repeat(w), rows, out=rows)
+            pixels = rows.view(n, h * w, c)
+            variance = torch.bmm(pixels.mT, pixels).sum(0).diagonal() / (n * h * w)  # faster than squares and their sum
+            high.sub_(mean.view(-1, 1, 1))
+        low, low_at = F.max_pool2d(x, 2, return_indices=True)
+        y = torch.cat([high, low], 1)
+        if bias is None or variance is None:
+            ctx.save_for_backward(y.relu_(), high_at, low_at)
+        else:
+            rstd = (variance + epsilon).rsqrt()
+            y.mul_(rstd.repeat(2).view(-1, 1, 1)).add_(torch.cat([bias, -bias]).view(-1, 1, 1)).relu_()
+            ctx.save_for_backward(y, high_at, low_at, rows, bias, rstd)
+            ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        negated, y, high_at, low_at, rstd = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        y, high_at, low_at, *normalized = ctx.saved_tensors
         n, c, h, w = ctx.shape
-        for_high, for_low = g.sum((0, 2, 3)).view(2, c)
-        mean_g = (for_high - for_low) / (n * h * w)
-        mean_gy = (g * y).sum((0, 2, 3)).view(2, c).sum(0) / (n * h * w)
-        constant, slope = -rstd * mean_g, rstd.square() * mean_gy
-        dx = torch.addcmul(constant.repeat(w), negated.view(n * h, w * c), slope.repeat(w)).view(n, h * w, c)
-        scaled = g * torch.cat([rstd, -rstd]).view(-1, 1, 1)
-        for at, values in zip((high_at, low_at), scaled.chunk(2, 1), strict=True):
+        g = torch.ops.aten.threshold_backward(upstream, y, 0).contiguous(memory_format=torch.channels_last)
+        if not normalized:
+            dx, for_bias = g.new_zeros(n, h * w, c), None
+            slope = g.new_ones(c)
+        else:
+            rows, bias, rstd = normalized
+            g_rows, y_rows = (t.permute(0, 2, 3, 1).view(n, -1, 2 * c) for t in (g, y))
+            for_high, for_low = g.sum((0, 2, 3)).view(2, c)
+            for_bias = for_high - for_low
+            sum_gy = torch.bmm(g_rows.mT, y_rows).sum(0).diagonal().view(2, c).sum(0)
+            constant = -rstd * for_bias / (n * h * w)
+            factor = rstd.square() * (sum_gy - bias * for_bias) / (n * h * w)
+            dx = torch.addcmul(constant.repeat(w), rows, factor.repeat(w), out=rows).view(n, h * w, c)
+            slope = rstd
+        g.mul_(torch.cat([slope, -slope]).view(-1, 1, 1))
+        for at, values in zip((high_at, low_at), g.chunk(2, 1), strict=True):
             dx.scatter_add_(1, *(t.permute(0, 2, 3, 1).reshape(n, -1, c) for t in (at, values)))
-        return dx.view(n, h, w, c).permute(0, 3, 1, 2), None
+        return dx.view(n, h, w, c).permute(0, 3, 1, 2), for_bias, None
 
 
 class Network(nn.Module):
@@ -170,11 +181,15 @@ def crelu(x: Tensor) -> Tensor:
 
 
 def crelu_pool(norm: nn.Module, x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, 2C, H/2, W/2]: `norm`, CReLU, then the maximum of each 2 x 2 pixels.
-
-    Pooled before CReLU, as the maximum of relu is relu of the maximum: the same numbers with half the memory traffic.
-    """
-    return (norm.extremes(x) if isinstance(norm, Norm) else extremes(x)).relu_()
+    """[N, C, H, W] -> [N, 2C, H/2, W/2]: `norm`, CReLU, then the maximum of each 2 x 2 pixels. May overwrite x."""
+    if norm.training and x.device.type == "cpu":
+        if isinstance(norm, nn.Identity):
+            y: Tensor = CReLUPool.apply(x, None, 0.0)[0]  # type: ignore[no-untyped-call]
+            return y
+        if isinstance(norm, Norm) and norm.kind == "batch" and norm.scale is None:
+            return norm.crelu_pool(x)
+    y = norm(x)
+    return torch.cat([F.max_pool2d(y, 2), F.max_pool2d(-y, 2)], 1).relu_()
 
 
 def build(variant: Variant, seed: int, device: torch.device) -> Network:
