@@ -47,6 +47,15 @@ def test_it_runs_and_writes_what_it_measured(in_prepared: Path) -> None:
         assert number > 0
 
 
+def test_the_readme_quotes_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench
+
+    text = bench.text(json.loads((BENCHMARKS / "results/cpu.json").read_text()))
+    tables = text[text.index("| program") : text.index("\nfloor: ")].strip()
+    assert tables in (ROOT / "README.md").read_text()
+
+
 def test_without_data_it_says_what_to_run(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     command = (sys.executable, str(BENCHMARKS / "bench.py"), "--toy")
