@@ -3,6 +3,8 @@
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
+# make torture  kill it, damage it, lie to it, some hundred ways each: twenty minutes, and a table of what survived
+#             (TORTURE="--kills 5 --only kills": less)
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -20,7 +22,7 @@ DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.00
         -S 'warmup.decays=[0.5,0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=20 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
 
-.PHONY: help venv demo study verify bench test lock
+.PHONY: help venv demo study verify bench torture test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -71,6 +73,9 @@ $(SLIM)/slim: requirements/slim.lock
 	@$(SLIM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
 	    --only-binary :all: -r $<
 	@touch $@
+
+torture: $(VENV)/test
+	@PYTHONPATH=src python tests/torture.py $(TORTURE)
 
 test: $(VENV)/test
 	ruff check

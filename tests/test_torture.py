@@ -1,0 +1,15 @@
+"""A few cases of `make torture`, so that it still runs when it is wanted."""
+
+import re
+import sys
+
+from conftest import ROOT, run
+
+
+def test_a_few_cases_survive() -> None:
+    rows = ["saves", "parameters", "mirrors", "divergence"]
+    words = ["tests/torture.py", "--seed", "1", "--cases", "3", "--only", *rows]
+    printed = run(ROOT, sys.executable, *words, PYTHONPATH="src").stdout
+    counts = re.findall(r"^\| (.+) \| (\d+) \| (\d+) \|$", printed, re.MULTILINE)
+    assert len(counts) == 5, printed
+    assert all(tried == survived != "0" for _, tried, survived in counts), printed
