@@ -1,7 +1,7 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
-#             (VERIFY=--no-retrain: an hour less on two cores; VERIFY="--run train@plain-0": that one)
+#             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@plain-0": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
 # make torture  kill it, damage it, lie to it, some hundred ways each: twenty minutes, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
@@ -42,7 +42,7 @@ $(VENV)/test: requirements/test.lock $(VENV)/study
 
 # Single stages of the same kind do not touch each other, and DVC's lock keeps their records apart.
 SIDE_BY_SIDE = dvc status | sed -nE 's/^((train|warmup|sweep_[a-z]+)@.*):$$/\1/p' | \
-               xargs -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro --single-item
+               xargs -r -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro --single-item
 
 # Stages a call of DVC, which takes as long to start as a stage of the demo.
 EACH = 1

@@ -248,9 +248,8 @@ def kills(setting: Setting) -> Iterator[Case]:
                 break
         if process.poll() is not None and (since or done < setting.kills):
             lock = study / ".dvc/tmp/rwlock"
-            if lock.exists() and not lock.read_bytes().endswith(
-                b"}"
-            ):  # DVC itself does not write it whole or not at all
+            # DVC itself does not write it whole or not at all.
+            if lock.exists() and not lock.read_bytes().endswith(b"}"):
                 lock.unlink()
                 yield f"{row}: DVC's .dvc/tmp/rwlock cut short, and removed by hand", "", []
             process = dvc(study)
@@ -450,7 +449,7 @@ def damaged_inputs(setting: Setting) -> Iterator[Case]:
     }
     sums = (study / "data/prepared/SHA256SUMS").read_text()
     for what, (kind, array) in setting.some(list(forged.items())):
-        path, content = study / f"data/prepared/train_{kind}.npy", None
+        path = study / f"data/prepared/train_{kind}.npy"
         content = path.read_bytes()
         path.write_bytes(npy(array))
         hashes = [hashlib.sha256(text).hexdigest() for text in (content, path.read_bytes())]

@@ -22,12 +22,11 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-import psutil
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from bnstudy.params import BadInput, Mirror, load
-from bnstudy.stage import run
+from bnstudy.stage import leftovers, run
 
 RAW = Path("data/raw")
 TIMEOUT_S = 20.0  # to connect, and for each read
@@ -49,9 +48,8 @@ SAMPLE_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well, and is removed when it does not."""
     part = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    for left in target.parent.glob(f"{target.name}.partial-*"):
-        if left == part or not psutil.pid_exists(int(left.name.rpartition("-")[2])):
-            shutil.rmtree(left, ignore_errors=True)  # a killed run's
+    for left in [part, *leftovers(target.with_name(f"{target.name}.partial-"))]:
+        shutil.rmtree(left, ignore_errors=True)  # a killed run's
     try:
         part.mkdir(parents=True)
         yield part

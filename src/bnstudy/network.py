@@ -112,8 +112,7 @@ class CReLUPool(torch.autograd.Function):
         n, c, h, w = ctx.shape
         g = torch.ops.aten.threshold_backward(upstream, y, 0).contiguous(memory_format=torch.channels_last)
         if not normalized:
-            dx, for_bias = g.new_zeros(n, h * w, c), None
-            slope = g.new_ones(c)
+            dx, for_bias, rstd = g.new_zeros(n, h * w, c), None, g.new_ones(c)
         else:
             rows, bias, rstd = normalized
             g_rows, y_rows = (t.permute(0, 2, 3, 1).view(n, -1, 2 * c) for t in (g, y))
@@ -123,8 +122,7 @@ class CReLUPool(torch.autograd.Function):
             constant = -rstd * for_bias / (n * h * w)
             factor = rstd.square() * (sum_gy - bias * for_bias) / (n * h * w)
             dx = torch.addcmul(constant.repeat(w), rows, factor.repeat(w), out=rows).view(n, h * w, c)
-            slope = rstd
-        g.mul_(torch.cat([slope, -slope]).view(-1, 1, 1))
+        g.mul_(torch.cat([rstd, -rstd]).view(-1, 1, 1))
         for at, values in zip((high_at, low_at), g.chunk(2, 1), strict=True):
             dx.scatter_add_(1, *(t.permute(0, 2, 3, 1).reshape(n, -1, c) for t in (at, values)))
         return dx.view(n, h, w, c).permute(0, 3, 1, 2), for_bias, None

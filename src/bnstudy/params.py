@@ -73,7 +73,7 @@ Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more di
 BatchSize = Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
 # DVC names a run and its file after what stands in params.yaml: 1 and 1.0 would be two.
 Rate = Annotated[Positive, BeforeValidator(float_written)]
-# A name becomes a folder and part of a command: letters, digits and underscores keep it inside the project.
+# A name becomes a folder and part of a stage's name: letters, digits and underscores keep it inside the project.
 Name = Annotated[
     str, allowed(re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII).fullmatch, "is not lower-case letters, digits and _")
 ]

@@ -66,9 +66,14 @@ def write(path: Path, content: bytes) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed processes left of `path`: .<name>.<process id>."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        if left.suffix[1:].isdecimal() and not psutil.pid_exists(int(left.suffix[1:])):
-            left.unlink(missing_ok=True)
+    for left in leftovers(path.with_name(f".{path.name}.")):
+        left.unlink(missing_ok=True)
+
+
+def leftovers(prefix: Path) -> list[Path]:
+    """Files and folders named `prefix` and the id of a process that has ended."""
+    ids = {path: path.name.removeprefix(prefix.name) for path in prefix.parent.glob(f"{prefix.name}*")}
+    return [path for path, number in ids.items() if number.isdecimal() and not psutil.pid_exists(int(number))]
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
