@@ -1,5 +1,6 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
+# make records  fetch what every training recorded from records/: to judge by other rules without training again
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@plain-0": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
@@ -22,7 +23,7 @@ DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.00
         -S 'warmup.decays=[0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=10 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
 
-.PHONY: help venv demo study verify bench torture test lock
+.PHONY: help venv demo study records verify bench torture test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -62,6 +63,11 @@ demo: venv
 	@echo "report:  .demo/report/index.html"
 	@echo "figures: .demo/plots/figures/"
 	@echo "charts:  .demo/page/index.html   (what \`dvc plots show\` draws)"
+
+# The weights are not in git, and an empty folder in place of theirs would count as a change.
+records: venv
+	@dvc pull --quiet --allow-missing
+	@[ ! -d models ] || find models -empty -delete
 
 verify: venv
 	@PYTHONPATH=src python -m bnstudy.verify $(VERIFY)

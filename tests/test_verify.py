@@ -14,11 +14,12 @@ import yaml
 from bnstudy import verify
 from bnstudy.report import headline
 from bnstudy.stage import run as run_stage
-from conftest import clone, run
+from conftest import ROOT, clone, run
 from test_pipeline import SMALL, SMALL_SWEEP, SMALL_TRAIN, SMALL_WARMUP, append, edit, params, repro, write_params
 
 MODEL, SUMMARY = "models/batch_norm/0.safetensors", "metrics/summary.json"
-WHAT = ["outputs", "cache", "dvc.lock", "README.md"]
+HISTORY = "metrics/history/batch_norm/0.csv"
+WHAT = ["outputs", "cache", "records", "dvc.lock", "README.md"]
 Found = dict[str, tuple[str, str]]  # what was checked: its state and what was found
 Verify = Callable[..., Found]
 
@@ -42,6 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = (json.loads((folder / f"metrics/{name}.json").read_text()) for name in ("summary", "claims"))
     text = f"# Study\n\n<!-- headline -->\n{headline(*results)}\n<!-- /headline -->\n\nMore.\n"
     (folder / "README.md").write_text(text)
+    run(folder, "dvc", "push")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "results")
     return folder
@@ -76,11 +78,11 @@ def verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return verified
 
 
-def cached(study: Path, path: str) -> Path:
-    """The object of the output `path` in the cache."""
+def cached(study: Path, path: str, cache: str = ".dvc/cache") -> Path:
+    """The object of the output `path` in the cache, or in another place that DVC keeps."""
     stages = yaml.safe_load((study / "dvc.lock").read_text())["stages"].values()
     (md5,) = (out["md5"] for stage in stages for out in stage.get("outs", []) if out["path"] == path)
-    return study / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    return study / cache / "files/md5" / md5[:2] / md5[2:]
 
 
 def flip(path: Path) -> None:
@@ -153,6 +155,11 @@ def flip_cached_and_remove(study: Path) -> None:
     [
         pytest.param(flip_cached, {"cache": f"({MODEL}) is damaged"}, id="in the cache"),
         pytest.param(flip_cached_and_remove, {"cache": f"({MODEL}) is damaged"}, id="in the cache, and none beside it"),
+        pytest.param(
+            lambda study: flip(cached(study, HISTORY, "records")),
+            {"records": f"({HISTORY}) is damaged"},
+            id="in the records",
+        ),
         pytest.param(
             lambda study: flip(cached(study, "data/prepared")),
             {"cache": "(data/prepared) is damaged", "dvc.lock": "`dvc status` ends with"},
@@ -267,10 +274,22 @@ def test_a_fresh_clone_has_no_weights_and_yet_nothing_stale(fresh: Path, verifie
     found = verified("--run", "train@batch_norm-0")
     again = "train@batch_norm-0 again"
     states = {what: state for what, (state, _) in found.items()}
-    assert states == dict.fromkeys(["outputs", "cache", again], "not here") | {"dvc.lock": "ok", "README.md": "ok"}
+    assert states == dict.fromkeys(WHAT, "ok") | dict.fromkeys(["outputs", "cache", again], "not here")
     assert "13 of 21 are those of dvc.lock" in found["outputs"][1]
     append("src/bnstudy/figures.py", "# a remark\n")(fresh)
     assert verified("--no-retrain")["dvc.lock"] == ("FAILED", "src/bnstudy/figures.py modified (report)")
+
+
+def test_a_clone_judges_by_another_rule_without_a_training(fresh: Path) -> None:
+    """What the runs recorded comes from records/, in git: neither an image nor a weight is needed."""
+    kept = [path for path in (fresh / "records").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 100_000
+    run(fresh, "make", f"--makefile={ROOT}/Makefile", f"--old-file={fresh}/.venv/study", "records")
+    assert repro(fresh, "--allow-missing") == []
+    edit("summarize", "minimum_runs", value=3)(fresh)
+    assert repro(fresh, "--allow-missing") == ["summarize", "report"]
+    assert not list((fresh / "data").rglob("*"))
+    assert not (fresh / "models").exists()
 
 
 def test_a_clone_whose_lock_has_another_model_than_was_evaluated(fresh: Path, verified: Verify) -> None:

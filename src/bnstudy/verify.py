@@ -1,8 +1,8 @@
 """Are the committed results those of this code and these parameters, to the last byte? `make verify`; not a stage.
 
-Hashes every output and every object of DVC's cache (DVC itself takes a read-only object for whole), holds dvc.lock
-against code, parameters and README, and trains one run again. A line a check: `ok`, `FAILED`, `not here` (what a fresh
-clone or this machine lacks) or `left out`. Exits with 1 if one failed.
+Hashes every output and every object of DVC's cache and of records/ (DVC itself takes a read-only object for whole),
+holds dvc.lock against code, parameters and README, and trains one run again. A line a check: `ok`, `FAILED`, `not here`
+(what a fresh clone or this machine lacks) or `left out`. Exits with 1 if one failed.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from bnstudy.report import headline, load_json
 from bnstudy.stage import run
 
 LOCK = Path("dvc.lock")
+RECORDS = Path("records/files/md5")  # as .dvc/config names it
 Check = tuple[str, str]  # state, and what was found
 
 
@@ -95,8 +96,8 @@ def check_outputs(outs: dict[str, str], found: dict[str, str | None], committed:
     return check(f"{len(outs) - len(missing)} of {len(outs)} are those of dvc.lock", wrong, missing)
 
 
-def check_cache(outs: dict[str, str], cache: Path) -> Check:
-    """Every object that `outs` refers to, also through the manifests of folders."""
+def check_objects(outs: dict[str, str], cache: Path) -> Check:
+    """Every object of `cache` that `outs` refers to, also through the manifests of folders."""
     todo, wrong, missing = list(outs.items()), list[str](), list[str]()
     for path, name in todo:  # a folder adds its files
         copy = cache / name[:2] / name[2:]
@@ -104,7 +105,7 @@ def check_cache(outs: dict[str, str], cache: Path) -> Check:
         if content is None:
             missing.append(path)
         elif md5(content) != name.removesuffix(".dir"):
-            wrong.append(f"{copy} ({path}) is damaged: remove it, and `dvc repro` makes it again")
+            wrong.append(f"{copy} ({path}) is damaged: remove it, and `dvc repro` or `dvc push` makes it again")
         elif name.endswith(".dir"):
             todo += [(f"{path}/{file['relpath']}", file["md5"]) for file in json.loads(content)]
     return check(f"{len(todo) - len(missing)} of {len(todo)} objects are whole", wrong, missing)
@@ -209,6 +210,7 @@ def main() -> None:
         with Repo(".") as repo:
             stages = [stage.addressing for stage in repo.index.stages]
             committed = {out.def_path for out in repo.index.outs if not out.use_cache}
+            pushed = {out.def_path for out in repo.index.outs if out.can_push} - committed
             cache, temporary = Path(os.path.relpath(repo.cache.local.path)), Path(repo.tmp_dir)
             status = ask_status(repo)
     except DvcException as error:
@@ -227,7 +229,8 @@ def main() -> None:
         print(f"{result[0]:<8}  {what}: {result[1]}", flush=True)
 
     tell("outputs", check_outputs(outs, found, committed))
-    tell("cache", check_cache({path: outs[path] for path in outs if path not in committed}, cache))
+    tell("cache", check_objects({path: outs[path] for path in outs if path not in committed}, cache))
+    tell("records", check_objects({path: outs[path] for path in outs if path in pushed}, RECORDS))
     tell("dvc.lock", check_lock(lock, stages, status, found))
     sound = "FAILED" not in states
     tell("README.md", check_readme())
