@@ -200,6 +200,17 @@ def test_a_killed_process_goes_on_and_writes_the_same_bytes(in_prepared: Path, n
     assert not state.exists()
 
 
+def test_ctrl_c_during_the_imports_is_no_traceback(in_prepared: Path) -> None:
+    command = [sys.executable, "-v", "-m", "bnstudy.train", "--variant", "plain", "--seed", "0"]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(command, cwd=in_prepared, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any(line.startswith("import 'bnstudy'") for line in process.stderr)  # and then torch, for a second
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT
+
+
 def test_a_training_ends_with_the_dvc_that_started_it(in_prepared: Path) -> None:
     """SIGKILL of DVC alone would leave its child training beside the next one."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ def run(main: Callable[[], None]) -> None:
 
     A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except (BadInput, OSError) as error:
