@@ -1,6 +1,7 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
+#             (then make study MISSING=--allow-missing: to add a variant or a rate to the committed results)
 # make verify hash all results and their cache, hold them against what is committed, and train one run again
 #             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@plain-0": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
@@ -43,14 +44,14 @@ $(VENV)/test: requirements/test.lock $(VENV)/study
 
 # Single stages of the same kind do not touch each other, and DVC's lock keeps their records apart.
 SIDE_BY_SIDE = dvc status | sed -nE 's/^((train|warmup|sweep_[a-z]+)@.*):$$/\1/p' | \
-               xargs -r -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro --single-item
+               xargs -r -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro $(MISSING) --single-item
 
 # Stages a call of DVC, which takes as long to start as a stage of the demo.
 EACH = 1
 study: venv
 	dvc repro prepare
 	@[ $(JOBS) = 1 ] || $(SIDE_BY_SIDE)
-	dvc repro
+	dvc repro $(MISSING)
 
 # In a clone, so that this checkout stays as it is.
 demo: EACH = 5
