@@ -251,6 +251,32 @@ def test_the_readme_quotes_the_headline_of_the_committed_results() -> None:
     assert quoted[1].strip() == report.headline(summary, claims)
 
 
+# Test accuracy of the note's own code, run twice in TensorFlow 2.13 at about these updates.
+ORIGINAL = {
+    "batch_norm": {100: [0.963, 0.960], 200: [0.977], 500: [0.984], 700: [0.986]},
+    "plain": {100: [0.526, 0.501], 200: [0.800, 0.702], 500: [0.886, 0.893], 760: [0.917]},
+}
+
+
+def beside(curves: pd.DataFrame) -> str:
+    """The original's accuracies beside ours at the nearest evaluation, in Markdown."""
+    lines = ["| network | updates | the note's code | here, lowest to highest |", "| --- | --: | --: | --: |"]
+    for variant, accuracies in ORIGINAL.items():
+        rows = curves[curves["variant"] == variant]
+        for step, theirs in accuracies.items():
+            nearest = min(rows["step"], key=lambda other: abs(other - step))
+            ours = rows.loc[rows["step"] == nearest, "test_accuracy"]
+            both = " and ".join(f"{accuracy:.1%}" for accuracy in theirs)
+            lines.append(f"| `{variant}` | {step} | {both} | {ours.min():.1%} to {ours.max():.1%} |")
+    return "\n".join(lines)
+
+
+def test_the_readme_sets_the_original_beside_our_seeds() -> None:
+    if not (ROOT / "plots/curves.csv").exists():
+        pytest.skip("no results are committed")
+    assert beside(pd.read_csv(ROOT / "plots/curves.csv")) in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("variants", "seeds", "steps", "missing"),
     [
