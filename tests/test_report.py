@@ -311,7 +311,20 @@ def test_losses_that_are_not_finite_and_decays_below_one(folder: Path) -> None:
     assert not Path("report/figures/claim_6.svg").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics/claims.json", "metrics/summary.json", "plots/sweep.csv", "plots/warmup.csv"])
+def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:
+    assert "<dd>20 runs with PyTorch 2.0 on A; the rest" in (whole / PAGES[0]).read_text()
+    made = {"stage": "train", "torch": "2.0", "processor": "A", "gpu": None, "runs": ["plain-0", "plain-1"]}
+    others = [made | {"gpu": "B", "runs": ["plain-2"]}, {"stage": "summarize", "python": "3.11"}]
+    assert report.made_with([made, *others]) == "2 runs with PyTorch 2.0 on A; 1 runs with PyTorch 2.0 on B"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("metrics/claims.json", "metrics/summary.json", "metrics/environment.json"),
+        *("plots/sweep.csv", "plots/warmup.csv"),
+    ],
+)
 def test_an_input_that_is_missing_is_named(whole: Path, folder: Path, name: str) -> None:
     shutil.copytree(whole, folder, dirs_exist_ok=True)
     Path(name).unlink()

@@ -57,7 +57,7 @@ def make_runs(variants: Sequence[str], seeds: Sequence[int], steps: Sequence[int
                     "validation_loss": last["validation_loss"],
                     "steps_to": {"0.95": int(random.choice(steps)), "0.975": None},
                     "confusion": confusion.tolist(),
-                    "environment": {"device": "cpu", "gpu": None, "threads": 2, "deterministic": True},
+                    "environment": {"torch": "2.0", "processor": "A", "device": "cpu", "gpu": None, "threads": 2},
                 }
             )
         path = Path("metrics/evaluation", f"{variant}.json")
@@ -194,7 +194,7 @@ def test_the_environments_of_the_trainings_are_told_apart() -> None:
     evaluation["runs"][1]["environment"]["threads"] = 1
     path.write_text(json.dumps(evaluation))
     *trained, summarized = json.loads(summarize(["a", "b"], [0, 1])["metrics/environment.json"])
-    facts = {"stage": "train", "device": "cpu", "gpu": None, "threads": 2, "deterministic": True}
+    facts = {"stage": "train", "torch": "2.0", "processor": "A", "device": "cpu", "gpu": None, "threads": 2}
     assert trained == [{**facts, "runs": ["a-0", "b-0", "b-1"]}, {**facts, "threads": 1, "runs": ["a-1"]}]
     assert summarized["python"] == sys.version.split()[0]
     assert summarized["numpy"] == np.__version__

@@ -414,7 +414,7 @@ def damaged_inputs(setting: Setting) -> Iterator[Case]:
         (summarize, [], [*tables, "metrics/warmup/0.csv", *SWEPT, *(name for name in others if "evaluation" in name)]),
         (plot, [], ["plots/curves.csv", "plots/confusion.csv"]),
         (report, [], [f"plots/{name}.csv" for name in ("curves", "warmup", "sweep")]),
-        (report, [], ["metrics/summary.json", "metrics/claims.json"]),
+        (report, [], ["metrics/summary.json", "metrics/claims.json", "metrics/environment.json"]),
     ]
     cases = [
         (module, argv, name, what, damage)

@@ -127,6 +127,15 @@ def headline(summary: dict[str, dict[str, Any]], claims: list[dict[str, Any]]) -
     return f"{result(claims)}\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def made_with(environment: list[dict[str, Any]]) -> str:
+    """How many runs were trained in which environment."""
+    return "; ".join(
+        f"{len(made['runs'])} runs with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
+        for made in environment
+        if made["stage"] == "train"
+    )
+
+
 def breakable(text: str) -> Markup:
     """`text` for HTML, with a line break allowed after each underscore: names are long for a phone."""
     return Markup("_<wbr>").join(escape(part) for part in text.split("_"))
@@ -149,7 +158,8 @@ def load_json(path: Path) -> Any:
 
 def main() -> None:
     params = load()
-    claims, summary = load_json(Path("metrics/claims.json")), load_json(Path("metrics/summary.json"))
+    results = [Path("metrics", f"{name}.json") for name in ("claims", "summary", "environment")]
+    claims, summary, environment = map(load_json, results)
     curves = read(Path("plots/curves.csv"), ["variant", "seed", "step", "train_loss", "test_accuracy", "hidden_50"])
     warmup = read(Path("plots/warmup.csv"), ["seed", "step", "decay", "test_accuracy"])
     sweep = read(Path("plots/sweep.csv"), ["variant", "seed", "learning_rate", "batch_size", "diverged"])
@@ -168,10 +178,11 @@ def main() -> None:
             "readings": {claim["id"]: reading(claim, params.summarize) for claim in claims},
             "result": result(claims),
             "headline": headline(summary, claims),
+            "made_with": made_with(environment),
         }
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise BadInput(
-            f"metrics/summary.json or metrics/claims.json: is not of this study ({error!r}); `dvc repro` writes it anew"
+            f"{' or '.join(map(str, results))}: is not of this study ({error!r}); `dvc repro` writes it anew"
         ) from None
     known = {
         "claims": claims,
