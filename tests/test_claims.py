@@ -479,8 +479,22 @@ def test_batch_size(change: Sequence[float], verdict: str) -> None:
     table = make_sweep("batch", accuracies)
     sweep = SWEEP.model_copy(update={"variants": list(accuracies)})
     found = only(claims.depends_on_batch(table.sample(frac=1, random_state=0), sweep, RULES))
-    assert (found["part"], found["verdict"]) == ("original", verdict)
+    assert (found["part"], found["verdict"]) == ("original, 1024 against 64 images", verdict)
     assert found["estimate"] == pytest.approx(np.mean(change), abs=1e-6)
+
+
+def test_batch_sizes_that_one_variant_lacks_are_left_out() -> None:
+    """As where one variant's own rate was swept, so that it has a run at `train.batch_size`, and the other's not."""
+    accuracies = {
+        "batch_norm": {64: 0.92 + NOISE, 256: 0.93 + NOISE, 1024: 0.99 + NOISE},
+        "plain": dict.fromkeys((64, 256), 0.9 + NOISE),
+    }
+    sweep = SWEEP.model_copy(update={"variants": list(accuracies)})
+    found = only(claims.depends_on_batch(make_sweep("batch", accuracies), sweep, RULES))
+    assert found["part"] == "original, 256 against 64 images"
+    assert found["estimate"] == pytest.approx(0.01, abs=1e-6)
+    table = make_sweep("batch", {**accuracies, "plain": {64: 0.9 + NOISE}})
+    assert claims.depends_on_batch(table, sweep, RULES)["verdict"] == "not measured"
 
 
 # All of them

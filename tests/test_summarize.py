@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,17 @@ def test_warm_up_and_sweep_hold_every_row_of_every_run_and_nothing_else() -> Non
     assert list(map(six_digits, cells("plots/sweep.csv"))) == list(map(six_digits, expected))
     assert {row["seed"] for row in expected} == {"4", "2"}
     assert {row["train_loss"] for row in expected if row["diverged"] == "1"} == {""}
+
+
+def test_a_run_at_the_own_rate_is_one_of_the_batch_sizes_too() -> None:
+    make_sweep(sweep := SWEEPING.model_copy(update={"learning_rates": [0.1, 1.0]}))
+    table = read_sweep(sweep).set_index(["kind", "variant", "seed", "batch_size", "learning_rate"]).sort_index()
+    assert len(table) == 2 * (4 + 1) * 2
+    for variant, seed in product("ab", (2, 4)):
+        same = table.loc["rate", variant, seed, 1024, 0.1]
+        pd.testing.assert_series_equal(table.loc["batch", variant, seed, 1024, 0.1], same, check_names=False)
+    make_sweep(sweep := SWEEPING.model_copy(update={"learning_rates": [0.1], "batch_sizes": [1024]}))
+    assert list(read_sweep(sweep)["kind"].value_counts()) == [4, 4]
 
 
 def test_numbers_are_read_to_the_last_bit() -> None:

@@ -114,7 +114,10 @@ def read_warmup(warmup: Warmup) -> pd.DataFrame:
 
 
 def read_sweep(sweep: Sweep) -> pd.DataFrame:
-    """The sweep's runs after columns `variant` and `kind`: `rate` or `batch`, what was varied. A row a run."""
+    """The sweep's runs after columns `variant` and `kind`: `rate` or `batch`, what was varied. A row a run.
+
+    A run at the variant's own rate is one of both kinds, and was made once: its batch size is that of `train`.
+    """
     settings = [("rate", "learning_rate", rate) for rate in sweep.learning_rates]
     settings += [("batch", "batch_size", size) for size in sweep.batch_sizes]
     tables = []
@@ -125,7 +128,11 @@ def read_sweep(sweep: Sweep) -> pd.DataFrame:
             if list(table["seed"]) != sweep.seeds or set(table[column]) != {value}:
                 raise BadInput(f"{path}: is not one run of {column} {value} for each of the seeds {sweep.seeds}")
             tables.append(labelled(table, variant=variant, kind=kind))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    rates, batches = table[table["kind"] == "rate"], table[table["kind"] == "batch"]
+    own = rates["variant"].map(batches.groupby("variant")["learning_rate"].first())
+    shared = rates[(rates["learning_rate"] == own) & ~rates["batch_size"].isin(sweep.batch_sizes)]
+    return pd.concat([table, shared.assign(kind="batch")], ignore_index=True)
 
 
 def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
