@@ -124,6 +124,10 @@ def test_each_claim_stands_with_its_numbers_and_verdict_in_both_tables(whole: Pa
         for text in (row, line):
             assert f"{claim['id']}. {claim['claim']}" in text
             assert f"{report.MARKS[claim['verdict']]} {claim['verdict']}" in text
+        for part in claim["parts"]:
+            if part["p"] is not None:
+                assert f"p {part['p']:.3g}, P(better) {part['probability_better']:.2g}" in row
+        for text in (row, line):
             for part in claim["parts"]:
                 for shown in (part["part"], report.shown(part)["estimate"], report.shown(part)["interval"]):
                     assert shown in text
@@ -330,6 +334,31 @@ def test_an_input_that_is_missing_is_named(whole: Path, folder: Path, name: str)
     Path(name).unlink()
     with pytest.raises(BadInput, match=re.escape(name)):
         report.main()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("claims", '"rule":', '"rules":'),
+        ("claims", '"estimate": ', '"estimate": "?", "e": '),
+        ("claims", '"not decided"', '"open"'),
+        ("summary", '"runs":', '"run":'),
+        ("environment", '"runs":', '"run":'),
+    ],
+)
+def test_an_input_of_another_study_is_refused_before_anything_is_written(
+    whole: Path, folder: Path, name: str, old: str, new: str
+) -> None:
+    for inputs in ("metrics", "plots"):
+        shutil.copytree(whole / inputs, inputs)
+    shutil.copy(ROOT / "params.yaml", ".")
+    path = Path("metrics", f"{name}.json")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(BadInput, match=rf"{path} .*is not of this study|{path}: is not of this study"):
+        report.main()
+    assert not Path("report").exists()
 
 
 def table(whole: Path, name: str) -> pd.DataFrame:

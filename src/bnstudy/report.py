@@ -173,20 +173,7 @@ def main() -> None:
         keep_trailing_newline=True,
     )
     templates.filters |= {"percent": percent, "shown": shown, "breakable": breakable}
-    try:
-        texts = {
-            "readings": {claim["id"]: reading(claim, params.summarize) for claim in claims},
-            "result": result(claims),
-            "headline": headline(summary, claims),
-            "made_with": made_with(environment),
-        }
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise BadInput(
-            f"{' or '.join(map(str, results))}: is not of this study ({error!r}); `dvc repro` writes it anew"
-        ) from None
     known = {
-        "claims": claims,
-        **texts,
         "images": {name: base64.b64encode(image).decode() for name, image in images.items()},
         "marks": MARKS,
         "floor": FLOOR,
@@ -198,9 +185,25 @@ def main() -> None:
         "warmup": params.warmup,
         "sweep": params.sweep,
         "rules": params.summarize,
+        "claims": claims,
     }
-    for path, template in {"report/index.html": "report.html.j2", "report/README.md": "report.md.j2"}.items():
-        write(Path(path), wrapped(templates.get_template(template).render(known)))
+    try:
+        known |= {
+            "readings": {claim["id"]: reading(claim, params.summarize) for claim in claims},
+            "result": result(claims),
+            "headline": headline(summary, claims),
+            "made_with": made_with(environment),
+        }
+        pages = {
+            path: wrapped(templates.get_template(template).render(known))
+            for path, template in {"report/index.html": "report.html.j2", "report/README.md": "report.md.j2"}.items()
+        }
+    except (LookupError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
+        raise BadInput(
+            f"{' or '.join(map(str, results))}: is not of this study ({error!r}); `dvc repro` writes it anew"
+        ) from None
+    for path, page in pages.items():
+        write(Path(path), page)
     for name, image in images.items():
         write(Path("report/figures", f"{name}.svg"), image)
     print(f"wrote report/index.html, report/README.md and {len(images)} figures. {result(claims)}")
