@@ -126,7 +126,7 @@ def test_each_claim_stands_with_its_numbers_and_verdict_in_both_tables(whole: Pa
             assert f"{report.MARKS[claim['verdict']]} {claim['verdict']}" in text
         for part in claim["parts"]:
             if part["p"] is not None:
-                assert f"p {part['p']:.3g}, P(better) {part['probability_better']:.2g}" in row
+                assert f"p {part['p']:.3g}, P(better) {part['probability_better']:.2g}" in row.replace("\xa0", " ")
         for text in (row, line):
             for part in claim["parts"]:
                 for shown in (part["part"], report.shown(part)["estimate"], report.shown(part)["interval"]):
