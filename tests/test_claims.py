@@ -445,6 +445,9 @@ def test_range_of_rates(a: Sequence[int], b: Sequence[int], verdict: str) -> Non
     found = only(claims.widens(rates_that_work(counts), sweep, RULES))
     assert (found["verdict"], found["part"], found["quantity"]) == (verdict, "original", "decades")
     assert found["estimate"] == pytest.approx(np.mean(np.subtract(a, b)), abs=1e-6)
+    measured = claims.widens(rates_that_work(counts), sweep, RULES)["measured"]
+    texts = [f"{name} {np.mean(works):.3g} decades, best at 0.01" for name, works in counts.items()]
+    assert measured.endswith(f"mean over the seeds; {texts[0]}; {texts[1]}.")
     # The order of rows says nothing.
     assert only(claims.widens(rates_that_work(counts)[::-1], sweep, RULES)) == found
 

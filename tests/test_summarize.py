@@ -175,7 +175,7 @@ def test_summary_of_two_variants() -> None:
     for variant, values in summary.items():
         records = json.loads(Path(f"metrics/evaluation/{variant}.json").read_text())["runs"]
         assert values["runs"] == 3
-        assert list(values) == ["runs", "test_accuracy", "test_loss", "steps_to"]
+        assert list(values) == ["runs", "test_accuracy", "test_loss", "steps_to", "best_rate", "decades_that_work"]
         for name in ("test_accuracy", "test_loss"):
             result = ttest_1samp([record[name] for record in records], 0)
             low, high = result.confidence_interval(0.9)
@@ -186,6 +186,13 @@ def test_summary_of_two_variants() -> None:
             "95%": {"median": steps[1], "reached": 3},
             "97.5%": {"median": None, "reached": 0},
         }
+        # No run bears the rate 1.0; 0.003 stands for all of the 2.52 decades up to it where it works.
+        low, high = (
+            np.array([float(row["validation_accuracy"]) for row in cells(f"metrics/sweep/{variant}/rate_{rate}.csv")])
+            for rate in SWEEPING.learning_rates
+        )
+        assert values["best_rate"] == (0.003 if low.mean() > high.mean() else 1)
+        assert values["decades_that_work"]["mean"] == pytest.approx(2.522879 * np.mean(low >= 0.5), rel=1e-5)
 
 
 def test_the_environments_of_the_trainings_are_told_apart() -> None:

@@ -238,24 +238,32 @@ def decades(rates: Sequence[float]) -> NDArray[np.float64]:
     return np.diff([2 * logs[0] - middles[0], *middles, 2 * logs[-1] - middles[-1]])
 
 
+def decades_that_work(variant: str, table: pd.DataFrame, sweep: Sweep) -> list[float]:
+    """How wide a range of rates reaches the target, a number a seed, in decades; of two or more rates."""
+    rows = table[(table["kind"] == "rate") & (table["variant"] == variant)]
+    works = (rows["validation_accuracy"] >= sweep.target_accuracy) & (rows["diverged"] == 0)
+    works_SR = rows.assign(works=works).pivot_table("works", "seed", "learning_rate")[sweep.learning_rates]
+    return list(works_SR.to_numpy(float) @ decades(sweep.learning_rates))
+
+
 def widens(table: pd.DataFrame, sweep: Sweep, rules: Summarize) -> Claim:
-    rates = table[table["kind"] == "rate"]
-    works = rates.assign(works=(rates["validation_accuracy"] >= sweep.target_accuracy) & (rates["diverged"] == 0))
-    works_by_seed = works.pivot_table("works", "seed", ["variant", "learning_rate"])
-    parts = []
-    for setting, variants in SETTINGS.items():
-        if set(sweep.variants) >= set(variants) and len(sweep.learning_rates) > 1:
-            a, b = (
-                list(works_by_seed[variant][sweep.learning_rates].to_numpy() @ decades(sweep.learning_rates))
-                for variant in variants
-            )
-            found = paired_difference(a, b, confidence=rules.confidence)
-            parts.append(part(setting, "decades", found, rules, above=0))
+    parts, found = [], dict[str, list[float]]()
+    if len(sweep.learning_rates) > 1:
+        found = {variant: decades_that_work(variant, table, sweep) for variant in sweep.variants}
+    for setting, (a, b) in SETTINGS.items():
+        if found.keys() >= {a, b}:
+            wider = paired_difference(found[a], found[b], confidence=rules.confidence)
+            parts.append(part(setting, "decades", wider, rules, above=0))
+    each = "".join(
+        f"; {variant} {np.mean(widths):.3g} decades, best at {best_rate(variant, table):g}"
+        for variant, widths in found.items()
+        if parts
+    )
     how = (
         f"Decades of learning rates with {percent(sweep.target_accuracy)} validation accuracy after {sweep.steps} "
-        "updates, each rate standing for what is nearest to it, with batch norm minus without, mean over the seeds."
+        "updates, each rate standing for what is nearest to it, with batch norm minus without, mean over the seeds"
     )
-    return claim(8, "Batch norm widens the range of learning rates that work.", how, parts)
+    return claim(8, "Batch norm widens the range of learning rates that work.", f"{how}{each}.", parts)
 
 
 def depends_on_batch(table: pd.DataFrame, sweep: Sweep, rules: Summarize) -> Claim:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from bnstudy.claims import Claim, digits, judge, percent
+from bnstudy.claims import Claim, best_rate, decades_that_work, digits, judge, percent
 from bnstudy.params import Study, Summarize, Sweep, Warmup, load
 from bnstudy.stage import run, write
 from bnstudy.tables import Run, read_histories, read_runs, read_sweep, read_warmup
@@ -132,6 +132,9 @@ def summarize_study(study: Study, summarize: Summarize, warmup: Warmup, sweep: S
     averages, settings = read_warmup(warmup), read_sweep(sweep)
     claims = judge(runs, curves, averages, warmup.variant, settings, sweep, summarize)
     summaries = {variant: summary(records, summarize.confidence) for variant, records in runs.items()}
+    for variant in [variant for variant in runs if variant in sweep.variants and len(sweep.learning_rates) > 1]:
+        widths = interval(decades_that_work(variant, settings, sweep), summarize.confidence)
+        summaries[variant] |= {"best_rate": best_rate(variant, settings), "decades_that_work": widths}
     write(Path("metrics/summary.json"), to_json(summaries))
     write(Path("metrics/claims.json"), to_json(claims))
     write(Path("metrics/environment.json"), to_json(environments(runs)))
