@@ -255,13 +255,26 @@ def warming(*lags: tuple[int | None, int | None]) -> pd.DataFrame:
 def test_warm_up(slow: list[int | None], fast: list[int | None], verdicts: list[str], verdict: str) -> None:
     found = claims.needs_warmup(warming(*zip(slow, fast, strict=True)), "batch_norm", RULES)
     assert [part["verdict"] for part in found["parts"]] == verdicts
-    assert [part["rule"] for part in found["parts"]] == ["above 500 and below 2000", "below 100"]
+    assert [part["rule"] for part in found["parts"]] == ["at least 500 and at most 2000", "at most 100"]
     assert found["verdict"] == verdict
     for part, lags in zip(found["parts"], (slow, fast), strict=True):
         assert part["censored_a"] == lags.count(None)
-        assert part["estimate"] == pytest.approx(math.exp(np.mean([np.log(lag or 3000) for lag in lags])), rel=1e-5)
+        assert part["estimate"] == pytest.approx(math.exp(np.mean([np.log(lag or 3001) for lag in lags])), rel=1e-5)
         assert part["bound"] == ("at least" if None in lags else "exact")
         assert part["p"] is part["probability_better"] is None
+
+
+def test_the_rules_of_claim_4_include_their_ends() -> None:
+    table = warming(*[(3000, 50)] * 5).replace({"step": {3000: 2000, 50: 100}})
+    assert [part["verdict"] for part in claims.needs_warmup(table, "batch_norm", RULES)["parts"]] == ["supported"] * 2
+
+
+def test_averages_that_are_cold_where_the_rule_ends_take_longer() -> None:
+    cold = warming(*[(None, 10)] * 5)
+    slow, _ = claims.needs_warmup(cold.replace({"step": {3000: 2000}}), "batch_norm", RULES)["parts"]
+    assert (slow["bound"], slow["low"], slow["high"], slow["verdict"]) == ("at least", 2001, None, "refuted")
+    slow, _ = claims.needs_warmup(cold.replace({"step": {3000: 1999}}), "batch_norm", RULES)["parts"]
+    assert slow["verdict"] == "not decided"
 
 
 def test_a_decay_that_was_not_run_is_left_out() -> None:

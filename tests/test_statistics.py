@@ -368,6 +368,15 @@ def test_bad_input_is_named():
         (None, 0.9, {"above": 0.5}, "not decided"),
         (None, None, {"above": 0}, "not decided"),
         (None, None, {"below": 0}, "not decided"),
+        # Margins that the claim includes.
+        (1, 2, {"above": 1, "below": 2, "inclusive": True}, "supported"),
+        (0.9, 2, {"above": 1, "below": 2, "inclusive": True}, "not decided"),
+        (1, 2.1, {"above": 1, "below": 2, "inclusive": True}, "not decided"),
+        (2, 3, {"below": 2, "inclusive": True}, "not decided"),
+        (2.1, 3, {"below": 2, "inclusive": True}, "refuted"),
+        (None, 2, {"below": 2, "inclusive": True}, "supported"),
+        (1, None, {"above": 1, "inclusive": True}, "supported"),
+        (1, None, {"above": 1, "below": 2, "inclusive": True}, "not decided"),
     ],
 )
 def test_verdict(low, high, claim, expected):

@@ -43,16 +43,18 @@ def part(
     above: float | None = None,
     below: float | None = None,
     beyond: float | None = None,
+    inclusive: bool = False,
     alone: bool = False,
 ) -> Part:
     """One part, judged: supported above `above` and below `below`; or beyond ±`beyond`, and refuted within.
 
+    `inclusive`: also at `above` and at `below`.
     `alone`: a was compared with a constant, so that `p` and `probability_better` say nothing.
     """
     judged: str
     if beyond is None:
-        judged = verdict(found, above=above, below=below, minimum_runs=rules.minimum_runs)
-        limits = {"above": above, "below": below}
+        judged = verdict(found, above=above, below=below, inclusive=inclusive, minimum_runs=rules.minimum_runs)
+        limits = {"at least" if inclusive else "above": above, "at most" if inclusive else "below": below}
         rule = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
     else:
         within = verdict(found, above=-beyond, below=beyond, minimum_runs=rules.minimum_runs)
@@ -80,10 +82,18 @@ def claim(number: int, text: str, measured: str, parts: list[Part]) -> Claim:
     return {"id": number, "claim": text, "measured": measured, "verdict": judged, "parts": parts}
 
 
-def constant(values: Sequence[float], label: str, quantity: str, rules: Summarize, **limits: float) -> Part:
-    """The part that says how the mean of `values` lies to `limits`."""
+def constant(
+    values: Sequence[float],
+    label: str,
+    quantity: str,
+    rules: Summarize,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> Part:
+    """The part that says how the mean of `values` lies to `above` or `below`."""
     found = paired_difference(values, [0.0] * len(values), confidence=rules.confidence)
-    return part(label, quantity, found, rules, **limits, alone=True)
+    return part(label, quantity, found, rules, above=above, below=below, alone=True)
 
 
 def faster(number: int, setting: str, runs: Runs, curves: pd.DataFrame, sweep: pd.DataFrame, rules: Summarize) -> Claim:
@@ -149,17 +159,17 @@ def lag(warmup: pd.DataFrame, seed: int, decay: float, within: float) -> int | N
 
 def needs_warmup(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
     slow, fast, parts = rules.slow_decay, rules.fast_decay, []
-    for decay, limits in [
-        (slow, {"above": rules.slow_steps[0], "below": rules.slow_steps[1]}),
-        (fast, {"below": rules.fast_steps}),
-    ]:
+    for decay, (above, below) in [(slow, rules.slow_steps), (fast, (None, rules.fast_steps))]:
         if decay in set(warmup["decay"]):
             lags = [lag(warmup, seed, decay, rules.warm_within) for seed in warmup["seed"].unique()]
-            found = paired_ratio(lags, [1] * len(lags), int(warmup["step"].max()), confidence=rules.confidence)
-            parts.append(part(f"decay {decay:g}", "steps", found, rules, **limits, alone=True))
+            end = int(warmup["step"].max())
+            found = paired_ratio(lags, [1] * len(lags), end + 1, confidence=rules.confidence)
+            label = f"decay {decay:g}"
+            parts.append(part(label, "steps", found, rules, above=above, below=below, inclusive=True, alone=True))
     how = (
         f"Updates to the first evaluation from which on the test accuracy of {variant} under moving averages stays "
-        f"within {rules.warm_within:g} of that under precise statistics, geometric mean over the seeds."
+        f"within {rules.warm_within:g} of that under precise statistics, geometric mean over the seeds; a run that is "
+        "cold at its end counts as one update more."
     )
     text = f"A decay of {slow:g} needs about 1,000 steps of warm-up; {fast:g} learns the statistics quickly."
     return claim(4, text, how, parts)
