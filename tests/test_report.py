@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.axes import Axes
+from scipy.stats import t
 
 from bnstudy import figures, report
 from bnstudy.params import BadInput, load
@@ -279,6 +281,20 @@ def test_the_readme_sets_the_original_beside_our_seeds() -> None:
     if not (ROOT / "plots/curves.csv").exists():
         pytest.skip("no results are committed")
     assert beside(pd.read_csv(ROOT / "plots/curves.csv")) in (ROOT / "README.md").read_text()
+
+
+def test_the_original_lies_where_one_more_of_our_seeds_would() -> None:
+    """In the 95% prediction interval of our seeds at the nearest evaluation, each of its runs."""
+    if not (ROOT / "plots/curves.csv").exists():
+        pytest.skip("no results are committed")
+    curves = pd.read_csv(ROOT / "plots/curves.csv")
+    for variant, accuracies in ORIGINAL.items():
+        rows = curves[curves["variant"] == variant]
+        for step, theirs in accuracies.items():
+            ours = rows.loc[rows["step"] == min(rows["step"], key=lambda other: abs(other - step)), "test_accuracy"]
+            half = t.ppf(0.975, len(ours) - 1) * ours.std() * math.sqrt(1 + 1 / len(ours))
+            for accuracy in theirs:
+                assert ours.mean() - half < accuracy < ours.mean() + half, (variant, step)
 
 
 @pytest.mark.parametrize(
