@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import worker
 from bnstudy.device import prepare
+from bnstudy.network import product
 from bnstudy.params import load
 from bnstudy.stage import run
 
@@ -43,16 +44,16 @@ def main() -> None:
         return values.movedim(-1, 1).requires_grad_()
 
     x1 = random(n, 1, 28, 28).requires_grad_(False)  # images need no gradient
-    layers: list[tuple[Callable[..., Tensor], Tensor, Tensor, Tensor]] = [  # product, inputs, weights, gradient
+    layers: list[tuple[Callable[..., Tensor], Tensor, Tensor, Tensor]] = [  # function, inputs, weights, gradient
         (lambda x, w: F.conv2d(x, w, padding=2), x1, random(16, 1, 5, 5), random(n, 16, 28, 28)),
         (lambda x, w: F.conv2d(x, w, padding=2), random(n, 32, 14, 14), random(32, 32, 5, 5), random(n, 32, 14, 14)),
-        (F.conv2d, random(n, 64, 7, 7), random(1024, 64, 7, 7), random(n, 1024, 1, 1)),
+        (product, random(n, 64, 7, 7), random(1024, 64, 7, 7), random(n, 1024)),
         (F.linear, random(n, 2048), random(10, 2048), random(n, 10)),
     ]
 
     def step() -> None:
-        for product, x, w, gradient in layers:
-            torch.autograd.grad(product(x, w), [t for t in (x, w) if t.requires_grad], gradient)
+        for function, x, w, gradient in layers:
+            torch.autograd.grad(function(x, w), [t for t in (x, w) if t.requires_grad], gradient)
 
     with FlopCounterMode(display=False) as counter:
         step()

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize
+from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize, product
 from bnstudy.params import Variant, load
 from bnstudy.train import to_safetensors
 
@@ -141,6 +141,25 @@ def test_what_was_written_over_is_not_read_again() -> None:
     y.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_the_product_of_the_hidden_layer(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum over channels and pixels, however this CPU computes it fastest; and its gradients."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    random = torch.Generator().manual_seed(4)
+    shapes = [(5, 3, 2, 2), (7, 3, 2, 2), (7,)]
+    x, weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in shapes)
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    upstream = torch.randn(5, 7, generator=random, dtype=torch.float64)
+    y = product(x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_())
+    gradients = torch.autograd.grad(y, [x, weight, bias], upstream)
+    a, b = x.detach().numpy(), weight.detach().numpy()
+    np.testing.assert_allclose(y.detach(), np.einsum("nchw,kchw->nk", a, b) + bias.detach().numpy(), rtol=1e-12)
+    expected = [np.einsum("nk,kchw->nchw", upstream, b), np.einsum("nk,nchw->kchw", upstream, a), upstream.sum(0)]
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-12, atol=1e-14)
+    assert gradients[1].is_contiguous(memory_format=torch.channels_last)  # as the weight, so that Adagrad is fast
 
 
 @pytest.mark.parametrize("scale", [False, True])

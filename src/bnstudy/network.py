@@ -143,7 +143,6 @@ class Network(nn.Module):
         self.norm1 = norm(16, hidden)
         self.conv2 = nn.Conv2d(32, 32, 5, padding=2, bias=not hidden)
         self.norm2 = norm(32, hidden)
-        # A product with all of [64, 7, 7], written as the convolution it is: twice as fast on a CPU.
         self.fc1 = nn.Conv2d(64, 1024, 7, bias=not hidden)
         self.norm3 = norm(1024, hidden)
         self.logits = nn.Linear(HIDDEN, 10, bias=not last)
@@ -159,7 +158,7 @@ class Network(nn.Module):
         x = pixels.unsqueeze(3).permute(0, 3, 1, 2)
         x = crelu_pool(self.norm1, self.conv1(x))
         x = crelu_pool(self.norm2, self.conv2(x))
-        x = self.norm3(self.fc1(x).flatten(1))
+        x = self.norm3(product(x, self.fc1.weight, self.fc1.bias))
         assert isinstance(x, Tensor)
         return x
 
@@ -171,6 +170,15 @@ class Network(nn.Module):
         x = self.norm4(self.logits(x))
         assert isinstance(x, Tensor)
         return x
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[N, C, H, W] times `weight` [K, C, H, W] over all of C, H and W: [N, K]. Channels last, it copies nothing."""
+    # With AVX-512, oneDNN's convolution takes half the time of the product; without, four times as long.
+    if x.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return F.conv2d(x, weight, bias).flatten(1)
+    x, weight = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, weight))
+    return F.linear(x, weight, bias)
 
 
 def crelu(x: Tensor) -> Tensor:
