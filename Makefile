@@ -50,6 +50,7 @@ SIDE_BY_SIDE = dvc status | sed -nE 's/^((train|warmup|sweep_[a-z]+)@.*):$$/\1/p
 # Stages a call of DVC, which takes as long to start as a stage of the demo.
 EACH = 1
 study: venv
+	@PYTHONPATH=src python -c 'from bnstudy import params, stage; stage.run(params.load)'
 	dvc repro prepare
 	@[ $(JOBS) = 1 ] || $(SIDE_BY_SIDE)
 	dvc repro $(MISSING)

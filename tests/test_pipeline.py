@@ -209,14 +209,37 @@ def test_a_removed_seed_and_variant_leave_no_trace(copy: Path) -> None:
     assert set(curves["seed"]) == {1}
 
 
-def test_a_bad_parameter_stops_before_training_with_one_message(copy: Path) -> None:
-    edit("variants", "batch_norm", "decay", value=1.5)(copy)
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("variants", "batch_norm", "decay"), 1.5, "variants.batch_norm.decay: 1.5 is not in [0, 1]"),
+        (("summarize", "confidence"), 95, "summarize.confidence: 95 is not in (0, 1)"),
+        (("plot", "width"), 0.0, "plot.width: 0.0 is not in [2, 20]"),
+    ],
+)
+def test_a_bad_parameter_is_one_message_and_leaves_every_output(
+    copy: Path, path: tuple[str, ...], value: float, message: str
+) -> None:
+    """DVC removes what a stage wrote before it starts it, in its cache or not: all of it is back."""
+    before, committed = outputs(copy), (copy / "params.yaml").read_text()
+    edit(*path, value=value)(copy)
     done = run(copy, "dvc", "repro", check=False)
     assert done.returncode != 0
-    assert "variants.batch_norm.decay: 1.5 is not in [0, 1]" in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    edit("variants", "batch_norm", "decay", value=0.95)(copy)
+    assert outputs(copy) == before
+    (copy / "params.yaml").write_text(committed)
     assert repro(copy) == []
+
+
+def test_a_run_keeps_its_state_until_dvc_has_recorded_its_results(copy: Path) -> None:
+    edit("runtime", "checkpoint_every", value=1)(copy)
+    repro(copy, "--force", "--single-item", TRAINS[0], WARMUP[0], RATES[0])
+    runs = ("train/batch_norm/0", "warmup/0", "sweep/plain/rate_0.01/0")
+    states = {str(path.relative_to(copy)) for path in (copy / "checkpoints").rglob("*") if path.is_file()}
+    assert states == {f"checkpoints/{name}.finished" for name in runs}
+    repro(copy, "--force", "--single-item", EVALUATES[0], "summarize")
+    assert not any((copy / name).exists() for name in states)
 
 
 @pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "x'; touch owned; '", "ünï code"])

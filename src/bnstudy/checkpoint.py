@@ -1,7 +1,7 @@
 """Resume state: a killed run goes on where it was saved, and ends with the bytes of one that was never interrupted.
 
 Everything random in a run is a function of (seed, step), so the state after a step is its tensors and the records so
-far. It lies in the ignored `checkpoints/`, keyed by all that determines the run; a finished run removes its own.
+far. It lies in the ignored `checkpoints/`, keyed by all that determines the run, until DVC has recorded the results.
 """
 
 import hashlib
@@ -43,6 +43,7 @@ class Checkpoint:
     def __init__(self, name: str, determinants: object, device: torch.device, runtime: Runtime) -> None:
         self.name, self.every = name, runtime.checkpoint_every
         self.path = Path("checkpoints", f"{name}.state")
+        self.finished = self.path.with_suffix(".finished")
         surroundings = {
             "data": hashlib.sha256((PREPARED / "SHA256SUMS").read_bytes()).hexdigest(),
             "code": {module: hashlib.sha256(file.read_bytes()).hexdigest() for module, file in loaded_code()},
@@ -55,20 +56,21 @@ class Checkpoint:
 
     def load(self) -> State | None:
         """The saved state, if there is one of this very run. Says what it does; a damaged file is set aside."""
+        path = self.path if self.path.exists() else self.finished
         try:
-            content = self.path.read_bytes()
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
         digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != digest:
-            aside = self.path.with_suffix(".damaged")
-            self.path.replace(aside)
-            print(f"{self.path}: is damaged; set aside as {aside}, and starting again", file=sys.stderr)
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            print(f"{path}: is damaged; set aside as {aside}, and starting again", file=sys.stderr)
             return None
         length = int.from_bytes(content[:8], "little")  # of safetensors' header, which is JSON
         record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["bnstudy"])
         if record["key"] != self.key:
-            print(f"{self.path}: is of another run (parameters, data, code or device); starting again", file=sys.stderr)
+            print(f"{path}: is of another run (parameters, data, code or device); starting again", file=sys.stderr)
             return None
         print(f"{self.name}: going on after step {record['step']}", file=sys.stderr)
         return State(record["step"], load(content), record["records"])
@@ -98,9 +100,12 @@ class Checkpoint:
             print(f"{self.name}: stopped; kept the state after step {state.step} in {self.path}", file=sys.stderr)
             sys.exit(128 + stopped_by[0])
 
-    def remove(self) -> None:
-        """Forget the state of a run whose results are written."""
-        self.path.unlink(missing_ok=True)
+    def finish(self) -> None:
+        """Keep the state of a run whose results are written for `stage.forget_finished`: a kill may come before DVC
+        has recorded them, which then removes them and runs it again.
+        """
+        if self.path.exists():
+            self.path.replace(self.finished)
         remove_leftovers(self.path)
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from bnstudy import device as devices
 from bnstudy.network import Network
 from bnstudy.params import BadInput, Evaluate, Runtime, Variant, load
-from bnstudy.stage import arguments_of_stage, run, write
+from bnstudy.stage import arguments_of_stage, forget_finished, run, write
 from bnstudy.training import loss_and_accuracy, predict, tensors
 
 
@@ -78,6 +78,7 @@ def evaluate_variant(name: str, seeds: list[int], evaluate: Evaluate, runtime: R
     runs = [evaluate_run(name, seed, evaluate, device) for seed in seeds]
     text = json.dumps({"variant": name, "runs": runs}, indent=1, allow_nan=False)
     write(Path("metrics/evaluation", f"{name}.json"), (text + "\n").encode())
+    forget_finished(f"train/{name}")
     accuracies = ", ".join(f"{run['test_accuracy']:.2%}" for run in runs)
     print(f"{name}: test accuracy {accuracies}")
 

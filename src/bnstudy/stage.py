@@ -2,13 +2,16 @@
 
 import csv
 import io
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import yaml
 
 from bnstudy.params import BadInput
 
@@ -22,10 +25,28 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (BadInput, OSError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        put_outputs_back()
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def put_outputs_back() -> None:
+    """Copy the outputs that dvc.lock records of this stage from DVC's cache: DVC removed them before it started it."""
+
+    def cached(digest: str) -> bytes:
+        return Path(".dvc/cache/files/md5", digest[:2], digest[2:]).read_bytes()
+
+    with suppress(OSError, LookupError, TypeError, ValueError, yaml.YAMLError):  # where DVC runs it, and has them
+        stage = os.environ["DVC_STAGE"]
+        for out in yaml.safe_load(Path("dvc.lock").read_bytes())["stages"][stage]["outs"]:
+            path, files = Path(out["path"]), [("", out["md5"])]
+            if out["md5"].endswith(".dir"):
+                files = [(file["relpath"], file["md5"]) for file in json.loads(cached(out["md5"]))]
+            for name, digest in files:
+                write(path / name, cached(digest))
 
 
 def arguments_of_stage(*options: str) -> list[str] | None:
@@ -70,6 +91,12 @@ def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed processes left of `path`: .<name>.<process id>."""
     for left in leftovers(path.with_name(f".{path.name}.")):
         left.unlink(missing_ok=True)
+
+
+def forget_finished(folder: str) -> None:
+    """Remove the states of finished runs in `checkpoints/<folder>`: when a later stage runs, DVC has recorded them."""
+    for path in Path("checkpoints", folder).rglob("*.finished"):
+        path.unlink(missing_ok=True)
 
 
 def leftovers(prefix: Path) -> list[Path]:

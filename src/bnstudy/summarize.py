@@ -25,7 +25,7 @@ from scipy.stats import t
 
 from bnstudy.claims import Claim, best_rate, decades_that_work, digits, judge, percent
 from bnstudy.params import Study, Summarize, Sweep, Warmup, load
-from bnstudy.stage import run, write
+from bnstudy.stage import forget_finished, run, write
 from bnstudy.tables import Run, read_histories, read_runs, read_sweep, read_warmup
 
 
@@ -144,6 +144,8 @@ def summarize_study(study: Study, summarize: Summarize, warmup: Warmup, sweep: S
     )
     write(Path("plots/warmup.csv"), to_csv(averages))
     write(Path("plots/sweep.csv"), to_csv(settings))
+    for stage in ("warmup", "sweep"):
+        forget_finished(stage)
     lines = [claim_line(claim) for claim in claims]
     width = max(len(line[1]) for line in lines)
     print(headline(summaries, summarize.confidence), end="\n\n")

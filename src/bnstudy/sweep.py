@@ -65,7 +65,7 @@ def sweep_run(path: Path, variant: Variant, train: Train, seeds: list[int], runt
     write_table(path, COLUMNS, found)
     seconds = devices.log(f"sweep/{path.parent.name}/{path.stem}", device, started)
     for checkpoint in checkpoints.values():
-        checkpoint.remove()
+        checkpoint.finish()
     accuracies = ", ".join(f"{record[-2]:.2%}" for record in found)
     print(f"{path}: validation accuracy {accuracies} in {seconds:.0f} s")
 

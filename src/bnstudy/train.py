@@ -50,7 +50,7 @@ def train_run(name: str, variant: Variant, train: Train, seed: int, runtime: Run
     write_table(Path("metrics/history", name, f"{seed}.csv"), Row._fields, rows)
     write(Path("models", name, f"{seed}.safetensors"), to_safetensors(network, name, variant, seed, device))
     seconds = devices.log(f"train/{name}/{seed}", device, started)
-    checkpoint.remove()
+    checkpoint.finish()
     print(
         f"{name} seed {seed}: {train.steps} steps on {device} in {seconds:.0f} s, test accuracy {row.test_accuracy:.2%}"
     )

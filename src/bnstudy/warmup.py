@@ -162,7 +162,7 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
     found = records(network, train, warmup, seed, device, checkpoint)
     write_table(Path("metrics/warmup", f"{seed}.csv"), COLUMNS, found)
     seconds = devices.log(f"warmup/{seed}", device, started)
-    checkpoint.remove()
+    checkpoint.finish()
     print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {seconds:.0f} s")
 
 
