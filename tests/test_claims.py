@@ -322,6 +322,7 @@ def test_stability(slow: Sequence[float], fast: Sequence[float], verdict: str) -
     assert (found["verdict"], found["quantity"]) == (verdict, "ratio of standard deviations")
     assert found["estimate"] == pytest.approx(math.exp(np.mean(np.log(slow) - np.log(fast))), rel=1e-5)
     assert "warm" not in claim["measured"]
+    assert claim["open_because"] is None
 
 
 def test_late_spread_by_hand() -> None:
@@ -348,7 +349,9 @@ def test_averages_that_were_not_warm_decide_nothing() -> None:
 
 def test_averages_that_were_not_warm_are_said_to_be() -> None:
     cold = warming((3000, 10), (1000, 10), (None, 10))  # the second half begins at 1,500
-    assert "in 2 of 3 seeds 0.999 was not warm" in claims.more_stable(cold, "batch_norm", RULES)["measured"]
+    claim = claims.more_stable(cold, "batch_norm", RULES)
+    assert "in 2 of 3 seeds 0.999 was not warm" in claim["measured"]
+    assert claim["open_because"] == "0.999 was not warm in time"
 
 
 def test_too_few_evaluations_have_no_spread() -> None:
@@ -559,7 +562,7 @@ def test_nine_claims_with_all_their_parts() -> None:
     assert [claim["verdict"] for claim in found] == ["supported"] * 9
     assert [len(claim["parts"]) for claim in found] == [1, 1, 2, 2, 1, 2, 2, 2, 2]
     for claim in found:
-        assert list(claim) == ["id", "claim", "measured", "verdict", "parts"]
+        assert list(claim) == ["id", "claim", "measured", "verdict", "open_because", "parts"]
         assert claim["claim"].endswith(".")
         assert claim["measured"].endswith(".")
         assert all(list(part) == PART for part in claim["parts"])

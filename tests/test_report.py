@@ -203,14 +203,14 @@ NUMBERS = "to 97%, original: 0.500× (0.250 to 0.750)."
     ],
 )
 def test_what_is_said_follows_the_verdict(number: int, verdict: str, runs: int, text: str) -> None:
-    claim = {"id": number, "verdict": verdict, "measured": "", "parts": [PART | {"runs": runs}]}
+    claim = {"id": number, "verdict": verdict, "open_because": None, "parts": [PART | {"runs": runs}]}
     assert report.reading(claim, RULES) == text
 
 
 def test_claim_5_says_that_it_is_open_because_the_averages_were_cold() -> None:
-    claim = {"id": 5, "verdict": "not decided", "measured": "… 0.999 was not warm before that half.", "parts": [PART]}
+    claim = {"id": 5, "verdict": "not decided", "open_because": "0.999 was not warm in time", "parts": [PART]}
     assert report.reading(claim, RULES) == f"Not decided, since 0.999 was not warm in time – {NUMBERS}"
-    assert "both answers open" in report.reading(claim | {"measured": ""}, RULES)
+    assert "both answers open" in report.reading(claim | {"open_because": None}, RULES)
 
 
 def test_there_are_words_for_every_verdict_on_every_claim() -> None:

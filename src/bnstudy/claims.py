@@ -1,8 +1,8 @@
 """The nine claims of the study, judged from what `bnstudy.tables` has read: one function a claim.
 
-A claim is a dictionary, as it stands in `metrics/claims.json`: id, claim, measured (how, in a sentence), verdict and
-parts. A part is one comparison over the seeds, held against a rule of `params.yaml`. Parts whose variants or decays
-were not run are left out.
+A claim is a dictionary, as it stands in `metrics/claims.json`: id, claim, measured (how, in a sentence), verdict,
+open_because (why it is not decided, if not by its intervals) and parts. A part is one comparison over the seeds, held
+against a rule of `params.yaml`. Parts whose variants or decays were not run are left out.
 """
 
 import math
@@ -79,7 +79,14 @@ def claim(number: int, text: str, measured: str, parts: list[Part]) -> Claim:
     verdicts = {part["verdict"] for part in parts}
     judged = "refuted" if "refuted" in verdicts else "supported" if verdicts == {"supported"} else "not decided"
     judged = judged if parts else "not measured"
-    return {"id": number, "claim": text, "measured": measured, "verdict": judged, "parts": parts}
+    return {
+        "id": number,
+        "claim": text,
+        "measured": measured,
+        "verdict": judged,
+        "open_because": None,
+        "parts": parts,
+    }
 
 
 def constant(
@@ -158,11 +165,10 @@ def lag(warmup: pd.DataFrame, seed: int, decay: float, within: float) -> int | N
 
 
 def needs_warmup(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
-    slow, fast, parts = rules.slow_decay, rules.fast_decay, []
+    slow, fast, parts, end = rules.slow_decay, rules.fast_decay, [], int(warmup["step"].max())
     for decay, (above, below) in [(slow, rules.slow_steps), (fast, (None, rules.fast_steps))]:
         if decay in set(warmup["decay"]):
             lags = [lag(warmup, seed, decay, rules.warm_within) for seed in warmup["seed"].unique()]
-            end = int(warmup["step"].max())
             found = paired_ratio(lags, [1] * len(lags), end + 1, confidence=rules.confidence)
             label = f"decay {decay:g}"
             parts.append(part(label, "steps", found, rules, above=above, below=below, inclusive=True, alone=True))
@@ -182,7 +188,7 @@ def late_spread(warmup: pd.DataFrame, seed: int, decay: float) -> float:
 
 
 def more_stable(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
-    slow, fast, parts = rules.slow_decay, rules.fast_decay, []
+    slow, fast, parts, open_because = rules.slow_decay, rules.fast_decay, [], None
     how = (
         f"Standard deviation of the change in test accuracy of {variant} from one evaluation to the next, in the "
         "second half of the run, paired by seed"
@@ -203,7 +209,9 @@ def more_stable(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
         if cold:  # what is still on its way says nothing of a warm one
             parts = [part | {"verdict": "not decided"} for part in parts]
             how += f"; in {cold} of {len(seeds)} seeds {slow:g} was not warm before that half"
-    return claim(5, f"A decay of {slow:g} is more stable than {fast:g} once warm.", f"{how}.", parts)
+            open_because = f"{slow:g} was not warm in time"
+    text = f"A decay of {slow:g} is more stable than {fast:g} once warm."
+    return claim(5, text, f"{how}.", parts) | {"open_because": open_because}
 
 
 def useless_without_updates(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:

@@ -83,9 +83,7 @@ def reading(claim: dict[str, Any], rules: Summarize) -> str:
     lead = LEADS.get(f"{claim['id']} {claim['verdict']}", "").format(**rules.model_dump())
     if claim["verdict"] == "not decided":
         runs = min(part["runs"] for part in parts)
-        why = "an interval leaves both answers open"
-        if claim["id"] == 5 and "was not warm" in claim["measured"]:  # whatever its interval
-            why = f"{rules.slow_decay:g} was not warm in time"
+        why = claim["open_because"] or "an interval leaves both answers open"
         if runs < rules.minimum_runs:
             why = f"a verdict takes {rules.minimum_runs} runs, not {runs}"
         lead = f"Not decided, since {why}"
