@@ -203,14 +203,26 @@ NUMBERS = "to 97%, original: 0.500× (0.250 to 0.750)."
     ],
 )
 def test_what_is_said_follows_the_verdict(number: int, verdict: str, runs: int, text: str) -> None:
-    claim = {"id": number, "verdict": verdict, "open_because": None, "parts": [PART | {"runs": runs}]}
+    claim = {
+        "id": number,
+        "verdict": verdict,
+        "open_because": None,
+        "parts": [PART | {"runs": runs, "verdict": verdict}],
+    }
     assert report.reading(claim, RULES) == text
 
 
 def test_claim_5_says_that_it_is_open_because_the_averages_were_cold() -> None:
-    claim = {"id": 5, "verdict": "not decided", "open_because": "0.999 was not warm in time", "parts": [PART]}
+    parts = [PART | {"verdict": "not decided"}]
+    claim = {"id": 5, "verdict": "not decided", "open_because": "0.999 was not warm in time", "parts": parts}
     assert report.reading(claim, RULES) == f"Not decided, since 0.999 was not warm in time – {NUMBERS}"
     assert "both answers open" in report.reading(claim | {"open_because": None}, RULES)
+
+
+def test_a_target_that_few_runs_reached_is_why_a_claim_is_open() -> None:
+    parts = [PART, PART | {"estimate": None, "low": None, "high": None, "verdict": "not decided"}]
+    claim = {"id": 1, "verdict": "not decided", "open_because": None, "parts": parts}
+    assert report.reading(claim, RULES).startswith("Not decided, since too few runs got that far for an estimate – ")
 
 
 def test_there_are_words_for_every_verdict_on_every_claim() -> None:

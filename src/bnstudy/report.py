@@ -84,6 +84,8 @@ def reading(claim: dict[str, Any], rules: Summarize) -> str:
     if claim["verdict"] == "not decided":
         runs = min(part["runs"] for part in parts)
         why = claim["open_because"] or "an interval leaves both answers open"
+        if all(part["estimate"] is None for part in parts if part["verdict"] == claim["verdict"]):
+            why = "too few runs got that far for an estimate"
         if runs < rules.minimum_runs:
             why = f"a verdict takes {rules.minimum_runs} runs, not {runs}"
         lead = f"Not decided, since {why}"
