@@ -192,12 +192,15 @@ def until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def files(folder: Path) -> dict[str, object]:
-    """Every file that the same study must leave the same: all but the code, what is git's and DVC's own, and logs."""
+    """Every file that the same study must leave the same: all but the code, what is git's and DVC's own, logs, and the
+    states of finished runs, which go when a later stage runs.
+    """
     found: dict[str, object] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        log = name.startswith("logs/") and path.suffix == ".json"
-        if path.is_file() and not log and not name.startswith((".git/", ".dvc/", "src/")) and path.name != ".gitignore":
+        extra = (name.startswith("logs/") and path.suffix == ".json") or path.suffix == ".finished"
+        extra = extra or name.startswith((".git/", ".dvc/", "src/")) or path.name == ".gitignore"
+        if path.is_file() and not extra:
             found[name] = yaml.safe_load(path.read_bytes()) if name == "dvc.lock" else path.read_bytes()
     return found
 
@@ -238,7 +241,8 @@ def kills(setting: Setting) -> Iterator[Case]:
             done, since = done + 1, since + 1
             yield row, *one_kill(process, choose)
         if process.poll() == 0:
-            yield f"{row}: the bytes in the end", f"after {since} kills", differences(study, whole)
+            left = [f"{path} is left" for path in (study / "checkpoints").rglob("*.finished")]
+            yield f"{row}: the bytes in the end", f"after {since} kills", differences(study, whole) + left
             forget(study, "fetch", "prepare")
             since = 0
         elif process.poll() is not None and done >= setting.kills:
