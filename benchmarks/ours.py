@@ -7,7 +7,7 @@ from bnstudy.device import prepare
 from bnstudy.network import build
 from bnstudy.params import load
 from bnstudy.stage import run
-from bnstudy.training import adagrad, evaluate, tensors, updates
+from bnstudy.training import accumulators, evaluate, tensors, updates
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     variant = params.variants[options.variant]
     network = build(variant, options.seed, device)
     images_NHW, labels_N = tensors("train", device)
-    optimizer = adagrad(network, train)
-    step_s = worker.timed(updates(network, optimizer, images_NHW, labels_N, train, options.seed), options)
+    sums = accumulators(network, train)
+    step_s = worker.timed(updates(network, sums, images_NHW, labels_N, train, options.seed), options)
 
     splits = [tensors(split, device) for split in ("validation", "test")]
     _, accuracy = [evaluate(network, *split) for split in splits][1]

@@ -92,7 +92,7 @@ def test_the_idiomatic_network_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(theirs.eval()(pixels), training.predict(ours, images_NHW), **close)
 
     # Every batch is all images, so their order does not matter.
-    updates = training.updates(ours, training.adagrad(ours, train), images_NHW, labels_N, train, seed=0)
+    updates = training.updates(ours, training.accumulators(ours, train), images_NHW, labels_N, train, seed=0)
     their_updates = idiomatic.train(theirs, [(pixels, labels_N)], "cpu")
     for (_, loss, _), their_loss in zip(updates, their_updates, strict=False):
         torch.testing.assert_close(their_loss, loss, rtol=0, atol=1e-7)

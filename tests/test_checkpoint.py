@@ -121,10 +121,11 @@ def test_a_state_of_another_run_is_ignored_with_a_line(
     in_prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved()
+    deterministic = torch.are_deterministic_algorithms_enabled()  # another test may have said so
     others = [Checkpoint("run", "b", CPU, parameters().runtime)]
     for where, name, value in (
         (torch, "__version__", "0"),
-        (torch, "are_deterministic_algorithms_enabled", lambda: True),
+        (torch, "are_deterministic_algorithms_enabled", lambda: not deterministic),
         (torch, "get_num_threads", lambda: 77),
         (module, "loaded_code", lambda: []),
     ):

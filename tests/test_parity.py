@@ -70,8 +70,8 @@ def trained(request: pytest.FixtureRequest) -> SimpleNamespace:
     logits, states, losses = {0: training.predict(network, images[384:])}, {}, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "batch_indices", lambda seed, step, n, size: np.arange(step * size, (step + 1) * size))
-        optimizer = training.adagrad(network, TRAIN)
-        for step, loss, _ in training.updates(network, optimizer, images[:384], labels[:384], TRAIN, seed=0):
+        sums = training.accumulators(network, TRAIN)
+        for step, loss, _ in training.updates(network, sums, images[:384], labels[:384], TRAIN, seed=0):
             losses.append(loss.item())
             logits[step] = training.predict(network, images[384:])
             states[step] = {key: value.clone() for key, value in network.state_dict().items()}

@@ -1,6 +1,7 @@
 """The loop, the schedule, the masks and the evaluation, beside independent oracles and on the real code."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from bnstudy.data import batch_indices
 from bnstudy.network import Network, build
 from bnstudy.params import LearningRate, Train, load
-from bnstudy.training import adagrad, dropout_mask, evaluate, learning_rate, updates
+from bnstudy.training import accumulators, dropout_mask, evaluate, learning_rate, update, updates
+from conftest import ROOT, run
 
 PARAMS = load()
 CPU = torch.device("cpu")
@@ -27,7 +29,7 @@ def network(name: str = "batch_norm", seed: int = 0) -> Network:
 
 
 def losses(net: Network, train: Train = SHORT, seed: int = 0) -> list[float]:
-    return [loss.item() for _, loss, _ in updates(net, adagrad(net, train), IMAGES_NHW, LABELS_N, train, seed)]
+    return [loss.item() for _, loss, _ in updates(net, accumulators(net, train), IMAGES_NHW, LABELS_N, train, seed)]
 
 
 def test_staircase_of_the_note() -> None:
@@ -56,26 +58,60 @@ def test_adagrad_by_hand() -> None:
     )
     ours, ref = network().double(), network().double()
     losses(ours, train)
-    accumulators = [torch.full_like(p, 0.1) for p in ref.parameters()]
+    squares = [torch.full_like(p, 0.1) for p in ref.parameters()]
     for step in range(train.steps):
         rows = batch_indices(0, step, 96, 16)
         ref.train()
         ref.zero_grad()
         F.cross_entropy(ref(IMAGES_NHW[rows]), LABELS_N[rows]).backward()
         with torch.no_grad():
-            for p, accumulator in zip(ref.parameters(), accumulators, strict=True):
+            for p, sum_of_squares in zip(ref.parameters(), squares, strict=True):
                 assert p.grad is not None
-                accumulator += p.grad**2
-                p -= 0.1 * 0.95 ** (step // 2) * p.grad / accumulator.sqrt()
+                sum_of_squares += p.grad**2
+                p -= 0.1 * 0.95 ** (step // 2) * p.grad / sum_of_squares.sqrt()
     for (name, p), q in zip(ours.named_parameters(), ref.parameters(), strict=True):
         np.testing.assert_allclose(p.detach(), q.detach(), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_an_update_is_that_of_torch_optim() -> None:
+    """The same bits as the class whose function it calls, over three steps of a rate that changes."""
+    ours, ref = network(), network()
+    sums, optimizer = (
+        accumulators(ours, SHORT),
+        torch.optim.Adagrad(ref.parameters(), initial_accumulator_value=SHORT.initial_accumulator, eps=0.0, fused=True),
+    )
+    for step, rate in enumerate([0.1, 0.05, 0.01]):
+        for net in (ours, ref):
+            net.zero_grad()
+            F.cross_entropy(net(IMAGES_NHW[step : step + 8]), LABELS_N[step : step + 8]).backward()
+        update(ours, sums, rate)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), ref.parameters(), strict=True))
+        assert all(torch.equal(p, optimizer.state[q]["sum"]) for p, q in zip(sums, ref.parameters(), strict=True))
+
+
+def test_a_training_does_not_import_a_compiler() -> None:
+    """It takes a second of each stage; torch.optim's classes do."""
+    script = """if True:
+        import sys, torch
+        from bnstudy import device, network, params, training
+        params = params.load()
+        where = device.prepare(params.runtime.model_copy(update={"device": "cpu"}))
+        net = network.build(params.variants["batch_norm"], 0, where)
+        images, labels = torch.zeros(8, 28, 28, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+        train = params.train.model_copy(update={"batch_size": 4})
+        next(training.updates(net, training.accumulators(net, train), images, labels, train, 0))
+        assert "torch._dynamo" not in sys.modules
+    """
+    run(ROOT, sys.executable, "-c", script, PYTHONPATH=str(ROOT / "src"))
 
 
 def test_evaluating_between_updates_changes_nothing() -> None:
     calm, watched = network(), network()
     expected = losses(calm)
     seen = []
-    for _, loss, rows in updates(watched, adagrad(watched, SHORT), IMAGES_NHW, LABELS_N, SHORT, 0):
+    for _, loss, rows in updates(watched, accumulators(watched, SHORT), IMAGES_NHW, LABELS_N, SHORT, 0):
         evaluate(watched, IMAGES_NHW[rows], LABELS_N[rows])
         seen.append(loss.item())
     assert seen == expected
@@ -96,7 +132,7 @@ def test_variants_of_a_seed_see_the_same_images_in_the_same_order() -> None:
     runs = []
     for name in ("batch_norm", "plain"):
         net = network(name)
-        batches = updates(net, adagrad(net, SHORT), IMAGES_NHW, LABELS_N, SHORT, 5)
+        batches = updates(net, accumulators(net, SHORT), IMAGES_NHW, LABELS_N, SHORT, 5)
         runs.append([rows.tolist() for _, _, rows in batches])
     assert runs[0] == runs[1] == [batch_indices(5, step, 96, 16).tolist() for step in range(6)]
 

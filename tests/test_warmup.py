@@ -15,7 +15,7 @@ from bnstudy import warmup as stage
 from bnstudy.checkpoint import Checkpoint
 from bnstudy.network import Network, build
 from bnstudy.params import load
-from bnstudy.training import adagrad, evaluate, tensors, updates
+from bnstudy.training import accumulators, evaluate, tensors, updates
 from bnstudy.warmup import evaluation_steps, precise_statistics, records, set_statistics, statistics
 
 PARAMS = load()
@@ -52,7 +52,7 @@ def test_a_run_carries_what_runs_of_each_decay_have(in_prepared: Path) -> None:
     images_NHW, labels_N = tensors("train", CPU)
     for decay in WARMUP.decays:
         alone = network(decay)
-        for step, _, _ in updates(alone, adagrad(alone, TRAIN), images_NHW, labels_N, TRAIN, 0):
+        for step, _, _ in updates(alone, accumulators(alone, TRAIN), images_NHW, labels_N, TRAIN, 0):
             if step in (2, 5):
                 mine = found[(found["step"] == step) & (found["statistics"] == "moving") & (found["decay"] == decay)]
                 loss, accuracy = evaluate(alone, *tensors("test", CPU))
@@ -81,7 +81,7 @@ def test_corrected_averages_are_the_weighted_mean_of_the_batches(
     images_NHW, labels_N = tensors("train", CPU)
     batch_network = network(0.0)
     train = TRAIN.model_copy(update={"steps": 4})
-    for _ in updates(batch_network, adagrad(batch_network, train), images_NHW, labels_N, train, 0):
+    for _ in updates(batch_network, accumulators(batch_network, train), images_NHW, labels_N, train, 0):
         batches.append(statistics(batch_network).double().numpy().copy())
     weights = 0.95 ** np.arange(3, -1, -1)
     expected = np.tensordot(weights / weights.sum(), np.stack(batches), 1)

@@ -32,7 +32,8 @@ def prepare(runtime: Runtime) -> torch.device:
         torch.mps.set_per_process_memory_fraction(runtime.memory_fraction)
     elif device.type == "cpu":
         keep_freed_memory()
-    torch.use_deterministic_algorithms(runtime.deterministic)
+    # Not torch.use_deterministic_algorithms, which imports a compiler: a second.
+    torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step
     torch.backends.cudnn.benchmark = not runtime.deterministic
     return device

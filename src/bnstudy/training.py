@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adagrad import adagrad
 
 from bnstudy.checkpoint import Checkpoint, State
 from bnstudy.data import batch_indices, load_split
@@ -79,26 +80,32 @@ def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: to
     return (torch.rand(images, HIDDEN, generator=random, device=device) < keep_prob) / keep_prob
 
 
-def adagrad(network: Network, train: Train) -> torch.optim.Adagrad:
-    """Adagrad from `initial_accumulator` and without epsilon (row 21); its rate is set before each update."""
-    return torch.optim.Adagrad(
-        network.parameters(),
-        initial_accumulator_value=train.initial_accumulator,
-        eps=0.0,
-        fused=next(network.parameters()).device.type == "cpu",
-    )
+def accumulators(network: Network, train: Train) -> list[Tensor]:
+    """Adagrad's sum of squared gradients of each parameter, from `initial_accumulator` (row 21)."""
+    return [torch.full_like(parameter.detach(), train.initial_accumulator) for parameter in network.parameters()]
+
+
+@torch.no_grad()
+def update(network: Network, sums: list[Tensor], rate: float) -> None:
+    """One step of Adagrad without epsilon (row 21): changes the weights and `sums`."""
+    weights: list[Tensor] = list(network.parameters())
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    steps = [torch.zeros(()) for _ in sums]  # what a decay of the rate of its own would depend on
+    # The function behind torch.optim.Adagrad, which imports a compiler at its first use: a second of every stage.
+    fused = True if weights[0].device.type == "cpu" else None
+    adagrad(weights, gradients, sums, steps, fused, lr=rate, weight_decay=0.0, lr_decay=0.0, eps=0.0, maximize=False)
 
 
 def updates(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    sums: list[Tensor],
     images_NHW: Tensor,
     labels_N: Tensor,
     train: Train,
     seed: int,
     done: int = 0,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Train `network` in place, and yield after each update: its number from 1, its loss, and its rows of the images.
+    """Train `network` and `sums` in place; yield after each update its number from 1, its loss, its rows of the images.
 
     The loss is that before the update, in training mode: batch statistics, dropout (row 23). `done` updates were made
     before. The caller may evaluate the network between two updates.
@@ -113,24 +120,21 @@ def updates(
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             logits = network(images_NHW[rows], mask)
         loss = F.cross_entropy(logits, labels_N[rows])
-        optimizer.zero_grad()
+        network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.param_groups[0]["lr"] = learning_rate(train.learning_rate, step)
-        optimizer.step()
+        update(network, sums, learning_rate(train.learning_rate, step))
         yield step + 1, loss.detach(), rows
 
 
-def state_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def state_tensors(network: Network, sums: list[Tensor]) -> dict[str, Tensor]:
     """Every tensor, by name and in place, that the next updates depend on: weights, averages, accumulators."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        tensors |= {f"adagrad.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
-    return tensors
+    return tensors | {f"adagrad.{number}": tensor for number, tensor in enumerate(sums)}
 
 
 @torch.no_grad()
-def restore(network: Network, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
-    for name, tensor in state_tensors(network, optimizer).items():
+def restore(network: Network, sums: list[Tensor], saved: dict[str, Tensor]) -> None:
+    for name, tensor in state_tensors(network, sums).items():
         tensor.copy_(saved[name])
 
 
@@ -170,14 +174,14 @@ def history(network: Network, train: Train, seed: int, device: torch.device, che
     """
     images_NHW, labels_N = tensors("train", device)
     validation, test = tensors("validation", device), tensors("test", device)
-    optimizer = adagrad(network, train)
+    sums = accumulators(network, train)
     done, rows, losses = 0, list[Row](), list[Tensor]()
     if saved := checkpoint.load():
         done, rows = saved.step, [Row(*row) for row in saved.records]
-        restore(network, optimizer, saved.tensors)
+        restore(network, sums, saved.tensors)
         losses = list(saved.tensors["losses"].to(device))
         yield from rows
-    for step, loss, batch in updates(network, optimizer, images_NHW, labels_N, train, seed, done):
+    for step, loss, batch in updates(network, sums, images_NHW, labels_N, train, seed, done):
         losses.append(loss)
         if (step - 1) % train.evaluate_every == 0 or step == train.steps:
             train_loss = torch.stack(losses).double().mean().item()
@@ -200,5 +204,5 @@ def history(network: Network, train: Train, seed: int, device: torch.device, che
             rows.append(row)
             yield row
         if checkpoint.due(step, train.steps):
-            state = state_tensors(network, optimizer) | {"losses": torch.stack(losses) if losses else torch.empty(0)}
+            state = state_tensors(network, sums) | {"losses": torch.stack(losses) if losses else torch.empty(0)}
             checkpoint.save(State(step, state, rows))

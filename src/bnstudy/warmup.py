@@ -22,7 +22,7 @@ from bnstudy.params import Runtime, Seed, Train, Variant, Warmup, argument, load
 from bnstudy.stage import arguments_of_stage, run, write_table
 from bnstudy.training import (
     Diverged,
-    adagrad,
+    accumulators,
     at_rate,
     dropout_mask,
     evaluate,
@@ -124,18 +124,18 @@ def records(
     network: Network, train: Train, warmup: Warmup, seed: int, device: torch.device, checkpoint: Checkpoint
 ) -> list[Record]:
     """Train `network`, whose decay must be 0: its averages then are the last batch's own statistics."""
-    optimizer, train = adagrad(network, train), train.model_copy(update={"steps": warmup.steps})
+    sums, train = accumulators(network, train), train.model_copy(update={"steps": warmup.steps})
     decays = torch.tensor(warmup.decays, device=device).view(-1, 1, 1)
     start_2C = statistics(network)
     averages_D2C = start_2C.repeat(len(warmup.decays), 1, 1)
     when, done, found = evaluation_steps(warmup.steps, warmup.evaluate_every), 0, list[Record]()
     if saved := checkpoint.load():
         done, found = saved.step, [tuple(record) for record in saved.records]
-        restore(network, optimizer, saved.tensors)
+        restore(network, sums, saved.tensors)
         averages_D2C = saved.tensors["averages"].to(device)
     (images_NHW, labels_N), test = tensors("train", device), tensors("test", device)
     precise_NHW = images_NHW[: warmup.precise_images]
-    training = updates(network, optimizer, images_NHW, labels_N, train, seed, done)
+    training = updates(network, sums, images_NHW, labels_N, train, seed, done)
     for step, loss, _ in tqdm(training, f"warm-up seed {seed}", warmup.steps, initial=done, unit="step", disable=None):
         averages_D2C = decays * averages_D2C + (1 - decays) * statistics(network)
         if step in when:
@@ -147,7 +147,7 @@ def records(
                 network, start_2C, averages_D2C, step, warmup.decays, precise_NHW, test, train.keep_prob, seed
             )
         if checkpoint.due(step, warmup.steps):
-            checkpoint.save(State(step, state_tensors(network, optimizer) | {"averages": averages_D2C}, found))
+            checkpoint.save(State(step, state_tensors(network, sums) | {"averages": averages_D2C}, found))
     return found
 
 
