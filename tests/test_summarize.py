@@ -80,7 +80,7 @@ def make_warmup(warmup: Warmup) -> None:
     for seed in warmup.seeds:
         random = np.random.default_rng(seed)
         rows = [(step, *kind, *random.uniform(0, 1, 2).round(8)) for step in (1, 3, 10, warmup.steps) for kind in kinds]
-        write_rows(Path("metrics/warmup", f"{seed}.csv"), WARMUP, rows)
+        write_rows(Path("metrics/warmup", warmup.variant, f"{seed}.csv"), WARMUP, rows)
 
 
 def make_sweep(sweep: Sweep) -> None:
@@ -257,7 +257,7 @@ def six_digits(row: dict[str, str]) -> dict[str, object]:
 def test_warm_up_and_sweep_hold_every_row_of_every_run_and_nothing_else() -> None:
     make_runs(["a"], [0])
     summarize(["a"], [0])
-    expected = [{"seed": seed, **row} for seed in ("1", "0") for row in cells(f"metrics/warmup/{seed}.csv")]
+    expected = [{"seed": seed, **row} for seed in ("1", "0") for row in cells(f"metrics/warmup/batch_norm/{seed}.csv")]
     assert len(expected) == 2 * 4 * 8
     assert list(map(six_digits, cells("plots/warmup.csv"))) == list(map(six_digits, expected))
     expected = [
@@ -381,7 +381,7 @@ def replace(old: str, new: str) -> Edit:
 
 EVALUATION, HISTORY_FILE = "metrics/evaluation/a.json", "metrics/history/a/1.csv"
 WARMUP_FILE, RATE_FILE, BATCH_FILE = (
-    "metrics/warmup/0.csv",
+    "metrics/warmup/batch_norm/0.csv",
     "metrics/sweep/a/rate_0.003.csv",
     "metrics/sweep/a/batch_64.csv",
 )

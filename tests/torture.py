@@ -49,6 +49,7 @@ STAGES = [train, warmup, sweep, evaluate, fetch, prepare, summarize, plot, repor
 TRAIN, PLAIN = ["--variant", "batch_norm", "--seed", "0"], ["--variant", "plain", "--seed", "0"]
 NAMES, KINDS = ("batch_norm", "plain"), ("images", "labels")
 MODELS = [f"models/{name}/0.safetensors" for name in NAMES]
+WARMED_UP = "metrics/warmup/batch_norm/0.csv"
 SWEPT = ["metrics/sweep/plain/rate_0.01.csv", "metrics/sweep/plain/batch_16.csv"]
 
 
@@ -415,7 +416,7 @@ def damaged_inputs(setting: Setting) -> Iterator[Case]:
         (warmup, ["--seed", "0"], [name for name in arrays if "validation" not in name]),
         (sweep, [*PLAIN[:2], "--learning-rate", "0.01"], arrays),
         (evaluate, TRAIN[:2], [tables[0], MODELS[0], *(name for name in arrays if "train" not in name)]),
-        (summarize, [], [*tables, "metrics/warmup/0.csv", *SWEPT, *(name for name in others if "evaluation" in name)]),
+        (summarize, [], [*tables, WARMED_UP, *SWEPT, *(name for name in others if "evaluation" in name)]),
         (plot, [], ["plots/curves.csv", "plots/confusion.csv"]),
         (report, [], [f"plots/{name}.csv" for name in ("curves", "warmup", "sweep")]),
         (report, [], ["metrics/summary.json", "metrics/claims.json", "metrics/environment.json"]),

@@ -100,7 +100,7 @@ def read_warmup(warmup: Warmup) -> pd.DataFrame:
     }
     tables = []
     for seed in warmup.seeds:
-        path = Path("metrics/warmup", f"{seed}.csv")
+        path = Path("metrics/warmup", warmup.variant, f"{seed}.csv")
         table = read_table(path, WARMUP)
         series = {kind: rows["step"] for kind, rows in table.fillna({"decay": -1}).groupby(["statistics", "decay"])}
         if series.keys() != expected:

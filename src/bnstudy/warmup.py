@@ -152,7 +152,7 @@ def records(
 
 
 def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtime: Runtime) -> None:
-    """Write `metrics/warmup/<seed>.csv`: a row a step, kind of statistics and decay."""
+    """Write `metrics/warmup/<variant>/<seed>.csv`: a row a step, kind of statistics and decay."""
     device = devices.prepare(runtime)
     catch_signals()
     network = build(variant.model_copy(update={"decay": 0.0}), seed, device)
@@ -160,7 +160,7 @@ def warmup_run(variant: Variant, train: Train, warmup: Warmup, seed: int, runtim
     checkpoint = Checkpoint(f"warmup/{seed}", determinants, device, runtime)
     started = time.time()
     found = records(network, train, warmup, seed, device, checkpoint)
-    write_table(Path("metrics/warmup", f"{seed}.csv"), COLUMNS, found)
+    write_table(Path("metrics/warmup", warmup.variant, f"{seed}.csv"), COLUMNS, found)
     seconds = devices.log(f"warmup/{seed}", device, started)
     checkpoint.finish()
     print(f"warm-up seed {seed}: {warmup.steps} steps on {device} in {seconds:.0f} s")
