@@ -25,9 +25,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
         put_outputs_back()
-        sys.exit(1)
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -41,7 +40,8 @@ def put_outputs_back() -> None:
 
     with suppress(OSError, LookupError, TypeError, ValueError, yaml.YAMLError):  # where DVC runs it, and has them
         stage = os.environ["DVC_STAGE"]
-        for out in yaml.safe_load(Path("dvc.lock").read_bytes())["stages"][stage]["outs"]:
+        lock = yaml.load(Path("dvc.lock").read_bytes(), yaml.CSafeLoader)  # in a tenth of the time
+        for out in lock["stages"][stage]["outs"]:
             path, files = Path(out["path"]), [("", out["md5"])]
             if out["md5"].endswith(".dir"):
                 files = [(file["relpath"], file["md5"]) for file in json.loads(cached(out["md5"]))]
