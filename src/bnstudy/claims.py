@@ -74,7 +74,7 @@ def part(
     }
 
 
-def claim(number: int, text: str, measured: str, parts: list[Part]) -> Claim:
+def claim(number: int, text: str, measured: str, parts: list[Part], open_because: str | None = None) -> Claim:
     """Supported if every part is, refuted if any part is, not measured without parts."""
     verdicts = {part["verdict"] for part in parts}
     judged = "refuted" if "refuted" in verdicts else "supported" if verdicts == {"supported"} else "not decided"
@@ -84,7 +84,7 @@ def claim(number: int, text: str, measured: str, parts: list[Part]) -> Claim:
         "claim": text,
         "measured": measured,
         "verdict": judged,
-        "open_because": None,
+        "open_because": open_because,
         "parts": parts,
     }
 
@@ -211,7 +211,7 @@ def more_stable(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
             how += f"; in {cold} of {len(seeds)} seeds {slow:g} was not warm before that half"
             open_because = f"{slow:g} was not warm in time"
     text = f"A decay of {slow:g} is more stable than {fast:g} once warm."
-    return claim(5, text, f"{how}.", parts) | {"open_because": open_because}
+    return claim(5, text, f"{how}.", parts, open_because)
 
 
 def useless_without_updates(warmup: pd.DataFrame, variant: str, rules: Summarize) -> Claim:
