@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize, product
+from bnstudy import kernels
+from bnstudy.network import LAYERS, Network, Norm, crelu, crelu_pool, initialize, pooled, product
 from bnstudy.params import Variant, load
 from bnstudy.train import to_safetensors
+from conftest import ROOT
 
 PARAMS = load()
 BATCH = PARAMS.variants["batch_norm"]
@@ -133,6 +138,69 @@ def test_crelu_and_pooling_in_one_are_those_one_after_the_other(normalized: bool
     for ours, theirs in zip(*results, strict=True):
         assert ours is not None
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 28, 28, 16)])  # of short loops and of whole vectors
+def test_the_compiled_loops_are_pytorchs_operations(shape: tuple[int, ...]) -> None:
+    """The bits of maxima, places and gradients, beside pooling with indices, addcmul and scatter-add; ties and NaN."""
+    (n, h, w, c), random = shape, torch.Generator().manual_seed(5)
+    x = torch.randn(*shape, generator=random).mul(2).round().div(2)
+    x.view(-1)[::97], x.view(-1)[::101] = torch.nan, torch.inf
+    mean, factor, constant, scale = torch.randn(4, c, generator=random)
+    pixels = x.permute(0, 3, 1, 2)
+    high, high_at = torch.nn.functional.max_pool2d(pixels, 2, return_indices=True)
+    centred = mean - x
+    low, low_at = torch.nn.functional.max_pool2d(centred.permute(0, 3, 1, 2), 2, return_indices=True)
+
+    y, places = pooled(x, mean, centre=True)
+    both = torch.cat([high - mean.view(-1, 1, 1), low], 1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(y, both, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(x, centred, rtol=0, atol=0, equal_nan=True)
+    row, column = torch.meshgrid(torch.arange(0, h, 2), torch.arange(0, w, 2), indexing="ij")
+    for place, at in ((places & 3, high_at), (places >> 2, low_at)):
+        found = (row[..., None] + place // 2) * w + column[..., None] + place % 2
+        assert torch.equal(found, at.permute(0, 2, 3, 1))
+
+    g = torch.randn(y.shape, generator=random)
+    expected = torch.addcmul(constant, x, factor).view(n, h * w, c)
+    for sign, at, values in ((1, high_at, g[..., :c]), (-1, low_at, g[..., c:])):
+        expected.scatter_add_(1, at.permute(0, 2, 3, 1).reshape(n, -1, c), (values * (sign * scale)).reshape(n, -1, c))
+    kernels.unpool(*(t.numpy() for t in (x, factor, constant, g, scale, places)))
+    torch.testing.assert_close(x.view(n, h * w, c), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_compiled_loops_leave_pytorchs_threads_alone() -> None:
+    """The order of its sums, and so their bits, depend on them. In a process of its own, where threads start anew."""
+    code = """
+import torch
+from bnstudy import device, kernels, network, params
+runtime = params.load().runtime.model_copy(update={"device": "cpu", "threads": 1})
+device.prepare(runtime)
+x, results = torch.randn(64, 8, 8, 4), []
+for threads in (1, 64):
+    kernels.use_threads(threads)
+    results.append(network.pooled(x, x.mean((0, 1, 2)))[0])
+assert torch.equal(*results)
+print(torch.get_num_threads())
+"""
+    environ = os.environ | {"PYTHONPATH": "src"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
+
+
+def test_evaluation_normalizes_the_maxima_alone() -> None:
+    """The bits of normalizing all pixels first."""
+    random = torch.Generator().manual_seed(6)
+    norm = Norm(16, BATCH).eval()
+    norm.moving_mean.normal_(generator=random)
+    norm.moving_variance.uniform_(0.01, 3, generator=random)
+    norm.bias.data.normal_(generator=random)
+    x = torch.randn(5, 28, 28, 16, generator=random).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        assert torch.equal(crelu_pool(norm, x), plain_crelu_pool(norm(x)))
+        assert torch.equal(crelu_pool(torch.nn.Identity().eval(), x), plain_crelu_pool(x))
 
 
 def test_what_was_written_over_is_not_read_again() -> None:

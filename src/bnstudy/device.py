@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bnstudy import kernels
 from bnstudy.params import BadInput, Runtime
 from bnstudy.stage import write
 
@@ -32,6 +33,7 @@ def prepare(runtime: Runtime) -> torch.device:
         torch.mps.set_per_process_memory_fraction(runtime.memory_fraction)
     elif device.type == "cpu":
         keep_freed_memory()
+        kernels.use_threads(torch.get_num_threads())
     # Not torch.use_deterministic_algorithms, which imports a compiler: a second.
     torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 5 % of a step

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
+from bnstudy import kernels
 from bnstudy.params import Variant
 
 LAYERS = ("conv1", "conv2", "fc1", "logits")
@@ -57,7 +59,14 @@ class Norm(nn.Module):
         return F.group_norm(x, self.groups, scale, self.bias, self.epsilon)
 
     def crelu_pool(self, x: Tensor) -> Tensor:
-        """`crelu_pool` with this norm, for batch norm without a gain in training on a CPU. Overwrites x."""
+        """`crelu_pool` with this norm, for batch norm without a gain on a CPU. Overwrites x in training."""
+        if not self.training:
+            x_NHWC = x.permute(0, 2, 3, 1).contiguous()
+            maxima = pooled(x_NHWC, torch.zeros_like(self.moving_mean))[0].permute(0, 3, 1, 2)
+            # Normalized, a value grows with its pixel's, whatever the others: so the largest alone are normalized.
+            averages = torch.cat([self.moving_mean, -self.moving_mean]), self.moving_variance.repeat(2)
+            bias = torch.cat([self.bias, -self.bias])
+            return F.batch_norm(maxima, *averages, None, bias, eps=self.epsilon).relu_()
         y, mean, variance = CReLUPool.apply(x, self.bias, self.epsilon)  # type: ignore[no-untyped-call]
         values = x.numel() / x.shape[1]
         self.moving_mean.lerp_(mean, self.momentum)
@@ -73,7 +82,7 @@ class CReLUPool(torch.autograd.Function):
     The cost is memory, not arithmetic: what is as large as x is written over x, which nothing else may need.
     Pooled first, as the maximum of relu is relu of the maximum. Backward is that of batch norm (Ioffe & Szegedy 2015),
     dx = (g - mean(g) - z * mean(g * z)) / sqrt(variance + epsilon) for z without the bias; g is 0 but at the maxima,
-    so that the two last terms come first, and g is added where the maxima stood.
+    so that it is added where they stood.
     """
 
     @staticmethod
@@ -81,51 +90,56 @@ class CReLUPool(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, epsilon: float
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        x = x.detach().contiguous(memory_format=torch.channels_last)
-        n, c, h, w = ctx.shape = x.shape
-        rows = x.permute(0, 2, 3, 1).view(n * h, w * c)  # long ones: a channel's number for each pixel costs nothing
-        high, high_at = F.max_pool2d(x, 2, return_indices=True)
-        mean = variance = None
+        x_NHWC = x.detach().permute(0, 2, 3, 1).contiguous()
+        n, h, w, c = x_NHWC.shape
         if bias is None:
-            rows.neg_()
-        else:
-            mean = rows.sum(0).view(w, c).sum(0) / (n * h * w)
-            torch.sub(mean.repeat(w), rows, out=rows)
-            pixels = rows.view(n, h * w, c)
-            variance = torch.bmm(pixels.mT, pixels).sum(0).diagonal() / (n * h * w)  # faster than squares and their sum
-            high.sub_(mean.view(-1, 1, 1))
-        low, low_at = F.max_pool2d(x, 2, return_indices=True)
-        y = torch.cat([high, low], 1)
-        if bias is None or variance is None:
-            ctx.save_for_backward(y.relu_(), high_at, low_at)
-        else:
-            rstd = (variance + epsilon).rsqrt()
-            y.mul_(rstd.repeat(2).view(-1, 1, 1)).add_(torch.cat([bias, -bias]).view(-1, 1, 1)).relu_()
-            ctx.save_for_backward(y, high_at, low_at, rows, bias, rstd)
-            ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+            y, places = pooled(x_NHWC, x.new_zeros(c))
+            y.relu_()
+            ctx.save_for_backward(y, places)
+            return y.permute(0, 3, 1, 2), None, None
+        rows = x_NHWC.view(n * h, w * c)  # long ones: a channel's number for each pixel costs nothing
+        mean = rows.sum(0).view(w, c).sum(0) / (n * h * w)
+        y, places = pooled(x_NHWC, mean, centre=True)
+        pixels = x_NHWC.view(n, h * w, c)
+        variance = torch.bmm(pixels.mT, pixels).sum(0).diagonal() / (n * h * w)  # faster than squares and their sum
+        rstd = (variance + epsilon).rsqrt()
+        y.mul_(rstd.repeat(2)).add_(torch.cat([bias, -bias])).relu_()
+        ctx.save_for_backward(y, places, x_NHWC, bias, rstd)
+        ctx.mark_non_differentiable(mean, variance)
+        return y.permute(0, 3, 1, 2), mean, variance
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        y, high_at, low_at, *normalized = ctx.saved_tensors
-        n, c, h, w = ctx.shape
-        g = torch.ops.aten.threshold_backward(upstream, y, 0).contiguous(memory_format=torch.channels_last)
+        y, places, *normalized = ctx.saved_tensors
+        n, h, w, c2 = y.shape
+        c = c2 // 2
+        g = torch.ops.aten.threshold_backward(upstream.permute(0, 2, 3, 1), y, 0).contiguous()
         if not normalized:
-            dx, for_bias, rstd = g.new_zeros(n, h * w, c), None, g.new_ones(c)
+            dx, for_bias, rstd = g.new_zeros(n, 2 * h, 2 * w, c), None, g.new_ones(c)
+            factor = constant = g.new_zeros(c)
         else:
-            rows, bias, rstd = normalized
-            g_rows, y_rows = (t.permute(0, 2, 3, 1).view(n, -1, 2 * c) for t in (g, y))
-            for_high, for_low = g.sum((0, 2, 3)).view(2, c)
+            dx, bias, rstd = normalized
+            g_rows, y_rows = (t.view(n, -1, c2) for t in (g, y))
+            for_high, for_low = g.sum((0, 1, 2)).view(2, c)
             for_bias = for_high - for_low
             sum_gy = torch.bmm(g_rows.mT, y_rows).sum(0).diagonal().view(2, c).sum(0)
-            constant = -rstd * for_bias / (n * h * w)
-            factor = rstd.square() * (sum_gy - bias * for_bias) / (n * h * w)
-            dx = torch.addcmul(constant.repeat(w), rows, factor.repeat(w), out=rows).view(n, h * w, c)
-        g.mul_(torch.cat([rstd, -rstd]).view(-1, 1, 1))
-        for at, values in zip((high_at, low_at), g.chunk(2, 1), strict=True):
-            dx.scatter_add_(1, *(t.permute(0, 2, 3, 1).reshape(n, -1, c) for t in (at, values)))
-        return dx.view(n, h, w, c).permute(0, 3, 1, 2), for_bias, None
+            constant = -rstd * for_bias / (4 * n * h * w)
+            factor = rstd.square() * (sum_gy - bias * for_bias) / (4 * n * h * w)
+        kernels.unpool(*(t.numpy() for t in (dx, factor, constant, g, rstd, places)))
+        increment_version(dx)
+        return dx.permute(0, 3, 1, 2), for_bias, None
+
+
+def pooled(x_NHWC: Tensor, mean: Tensor, centre: bool = False) -> tuple[Tensor, Tensor]:
+    """What `kernels.pool` writes: maxima [N, H/2, W/2, 2C] and their places [N, H/2, W/2, C]. May overwrite x."""
+    n, h, w, c = x_NHWC.shape
+    y = x_NHWC.new_empty(n, h // 2, w // 2, 2 * c)
+    places = x_NHWC.new_empty(n, h // 2, w // 2, c, dtype=torch.int32)
+    kernels.pool(x_NHWC.numpy(), mean.numpy(), centre, y.numpy(), places.numpy())
+    if centre:
+        increment_version(x_NHWC)  # autograd refuses to read what was saved before
+    return y, places
 
 
 class Network(nn.Module):
@@ -188,7 +202,7 @@ def crelu(x: Tensor) -> Tensor:
 
 def crelu_pool(norm: nn.Module, x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, 2C, H/2, W/2]: `norm`, CReLU, then the maximum of each 2 x 2 pixels. May overwrite x."""
-    if norm.training and x.device.type == "cpu":
+    if x.device.type == "cpu" and (norm.training or not x.requires_grad):
         if isinstance(norm, nn.Identity):
             y: Tensor = CReLUPool.apply(x, None, 0.0)[0]  # type: ignore[no-untyped-call]
             return y
