@@ -17,10 +17,10 @@ VENV := $(CURDIR)/.venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
 export PATH := $(VENV)/bin:$(PATH)
 
-# Small enough for two cores and four minutes; all four networks, five seeds of everything.
+# Small enough for two cores and a few minutes; all four networks, five seeds of everything.
 DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.003 \
         -S 'study.variants=[batch_norm,plain,batch_norm_hidden,plain_he]' \
-        -S train.steps=50 -S train.batch_size=64 -S train.evaluate_every=25 \
+        -S train.steps=40 -S train.batch_size=64 -S train.evaluate_every=20 \
         -S 'warmup.seeds=[0,1,2,3,4]' -S warmup.steps=20 -S warmup.evaluate_every=20 -S warmup.precise_images=500 \
         -S 'warmup.decays=[0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=10 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
