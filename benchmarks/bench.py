@@ -47,6 +47,7 @@ Record = dict[str, Any]
 def call(command: list[str], **options: Any) -> Record:
     """Run a program of this folder; what its line says, with the process's seconds."""
     environ = os.environ | {"PYTHONPATH": str(HERE.parent / "src")} | options.pop("env", {})
+    environ.pop("OMP_WAIT_POLICY", None)  # set by the import of bnstudy here; a peer has PyTorch's own
     start = time.time()
     done = subprocess.run(command, env=environ, capture_output=True, text=True, **options)
     if done.returncode:
