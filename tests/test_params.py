@@ -1,17 +1,24 @@
-"""Every key of params.yaml, given every kind of wrong value: one clear message, never a traceback."""
+"""params.yaml: every key given every kind of wrong value gets a clear message; `dvc exp run -S` changes one line."""
 
 import copy
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import load_yaml
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bnstudy.params import BadInput, load
+from bnstudy import BadInput
+from bnstudy.params import Variant, load
+from conftest import run
 
 ROOT = Path(__file__).parent.parent
 COMMITTED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -43,7 +50,7 @@ def changed(path: KeyPath, value: Any) -> dict[str, Any]:
 def message(tmp_path: Path, tree: Any) -> str:
     """What `load` says to a file with `tree`; fails if it takes it."""
     file = tmp_path / "params.yaml"
-    file.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    file.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree, sort_keys=False))
     with pytest.raises(BadInput) as refused:
         load(file)
     return str(refused.value).removeprefix(f"{file}: ").removeprefix(f"{file}:\n")
@@ -59,25 +66,28 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("variants.batch_norm.decay", 1.5, "variants.batch_norm.decay: 1.5 is not in [0, 1]"),
-        ("variants.batch_norm.epsilon", 0, "variants.batch_norm.epsilon: 0 is not above 0"),
+        ("variants.batch_norm.decay", 1.5, "variants.batch_norm.decay: 1.5 is not less than or equal to 1"),
+        ("variants.batch_norm.epsilon", 0, "variants.batch_norm.epsilon: 0 is not greater than 0"),
         ("variants.plain.decay", 0.9, "variants.plain.decay: is not used with normalization none"),
         (
             "variants.plain.normalization",
             "batch",
-            "variants.plain.normalize_logits: is missing with normalization batch",
+            "\n".join(
+                f"variants.plain.{key}: is missing with normalization batch"
+                for key in ("normalize_logits", "epsilon", "scale", "decay")
+            ),
         ),
         (
             "variants.plain.normalization",
             "bach",
             "variants.plain.normalization: 'bach' is not 'none', 'batch', 'layer' or 'group'",
         ),
-        ("train.steps", 0, "train.steps: 0 is not a whole number of at least 1"),
-        ("train.steps", 1.5, "train.steps: 1.5 is not a whole number"),
-        ("train.steps", True, "train.steps: True is not a whole number"),
+        ("train.steps", 0, "train.steps: 0 is not greater than or equal to 1"),
+        ("train.steps", 1.5, "train.steps: 1.5 is not a valid integer"),
+        ("train.steps", True, "train.steps: True is not a valid integer"),
         ("train.keep_prob", float("nan"), "train.keep_prob: nan is not a finite number"),
         ("train.learning_rate.initial", float("inf"), "train.learning_rate.initial: inf is not a finite number"),
-        ("train.learning_rate.initial", -0.1, "train.learning_rate.initial: -0.1 is not above 0"),
+        ("train.learning_rate.initial", -0.1, "train.learning_rate.initial: -0.1 is not greater than 0"),
         ("train.stepz", 5, "train.stepz: is not a known key; did you mean steps?"),
         (
             "train.learning_rate.decay_step",
@@ -92,11 +102,11 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         ("trian", {}, "trian: is not a known key; did you mean train?"),
         ("study.seeds", [], "study.seeds: [] is not a list of one or more different seeds"),
         ("study.seeds", [1, 1], "study.seeds: [1, 1] is not a list of one or more different seeds"),
-        ("study.seeds", [-1], "study.seeds.0: -1 is not a whole number in [0, 2147483648)"),
+        ("study.seeds", [-1], "study.seeds.0: -1 is not greater than or equal to 0"),
         (
             "study.variants",
             ["plain", "plane"],
-            "study.variants: plane is not one of batch_norm, batch_norm_hidden, plain, plain_he; did you mean plain?",
+            "study.variants: plane is not one of batch_norm, plain, batch_norm_hidden, plain_he; did you mean plain?",
         ),
         ("evaluate.targets", [0.97, 0.95], "evaluate.targets: [0.97, 0.95] is not an ascending list of fractions"),
         ("data.validation_size", 60000, "data.validation_size: 60000 is not below 60000"),
@@ -106,7 +116,18 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             ["http://example.org/mnist/"],
             "runtime.mirrors.0: 'http://example.org/mnist/' is not https://…, file:///… or http:// on loopback",
         ),
-        ("rates.plain_e", 0.1, "rates.plain_e: is no variant; did you mean plain_he?"),
+        ("rates.plain", None, "rates.plain: None is not a rate above 0 or the word shared"),
+        ("rates.plain", "own", "rates.plain: 'own' is not a rate above 0 or the word shared"),
+        ("rates.plain", 0.0, "rates.plain: 0.0 is not a rate above 0 or the word shared"),
+        ("runtime.threads", 0, "runtime.threads: 0 is not a whole number from 1 to 1024 or the word all"),
+        ("runtime.threads", "auto", "runtime.threads: 'auto' is not a whole number from 1 to 1024 or the word all"),
+        (
+            "runtime.checkpoint_every",
+            True,
+            "runtime.checkpoint_every: True is not a whole number above 0 or the word auto",
+        ),
+        ("runtime.memory_fraction", None, "runtime.memory_fraction: None is not a valid number"),
+        ("rates.plain_e", 0.1, "rates.plain_e: is not the name of a variant; did you mean plain_he?"),
         ("sweep.learning_rates", [1, 2.5], "sweep.learning_rates.0: 1 is not written as a decimal, like 1.0"),
         ("train", None, "train: None is not a section of keys"),
     ],
@@ -121,19 +142,76 @@ def test_a_variant_name_cannot_leave_the_project_or_reach_a_shell(tmp_path: Path
     assert "is not lower-case letters, digits and _" in message(tmp_path, tree)
 
 
-@pytest.mark.parametrize(
-    ("key", "written"),
-    [("train.learning_rate.initial", "1e-3"), ("train.steps", "2e3"), ("train.steps", "0100"), ("train.steps", "1:30")],
-)
-def test_a_number_that_yaml_reads_as_text_is_explained(tmp_path: Path, key: str, written: str) -> None:
-    """Or that YAML 1.1, as PyYAML speaks it, reads as another number than YAML 1.2, as DVC does."""
-    text = yaml.safe_dump(changed(tuple(key.split(".")), "WRITTEN")).replace("WRITTEN", written)
-    assert message(tmp_path, text).startswith(f"{key}: '{written}' is text, not a number")
+def test_all_faults_are_told_in_one_go(tmp_path: Path) -> None:
+    tree = changed(("train", "steps"), 0)
+    tree["variants"]["plain"] |= {"decay": 0.9, "groups": 8}
+    tree["data"]["validation_size"] = 60_000
+    del tree["plot"]["width"]
+    assert message(tmp_path, tree).splitlines() == [
+        "data.validation_size: 60000 is not below 60000",
+        "variants.plain.decay: is not used with normalization none",
+        "variants.plain.groups: is not used with normalization none",
+        "train.steps: 0 is not greater than or equal to 1",
+        "plot.width: is missing",
+    ]
+
+
+def test_names_of_variants_are_held_against_each_other_in_one_go(tmp_path: Path) -> None:
+    tree = changed(("study", "variants"), ["plain", "x"])
+    tree["sweep"]["variants"] = ["y"]
+    tree["warmup"]["variant"] = "plain"
+    del tree["rates"]["plain"], tree["rates"]["plain_he"]
+    assert message(tmp_path, tree).splitlines() == [
+        "study.variants: x is not one of batch_norm, plain, batch_norm_hidden, plain_he",
+        "sweep.variants: y is not one of batch_norm, plain, batch_norm_hidden, plain_he",
+        "rates.plain: is missing (a rate, or shared: train.learning_rate.initial)",
+        "rates.plain_he: is missing (a rate, or shared: train.learning_rate.initial)",
+        "warmup.variant: plain has no moving averages: its normalization is not batch",
+    ]
+
+
+def test_groups_divide_the_channels_of_every_layer(tmp_path: Path) -> None:
+    group = {"normalization": "group", "initializer": "he", "normalize_logits": True, "epsilon": 0.1, "scale": True}
+    tree = changed(("variants", "plain"), group | {"groups": 3})
+    assert message(tmp_path, tree).splitlines() == [
+        f"variants.plain.groups: 3 does not divide the {n} channels of a layer" for n in (16, 32, 1024, 10)
+    ]
+    Variant.model_validate(group | {"groups": 2})
+    Variant.model_validate(group | {"groups": 16, "normalize_logits": False})
+
+
+def test_a_variant_s_rate_is_its_own_or_the_shared_one(tmp_path: Path) -> None:
+    params = load(ROOT / "params.yaml")
+    assert {name: params.rate_of(name) for name in params.variants} == {
+        "batch_norm": 0.1, "plain": 0.1, "batch_norm_hidden": 0.3, "plain_he": 0.01
+    }  # fmt: skip
+
+
+WITH_A_NUMBER = yaml.safe_dump(changed(("rates", "plain"), "NUMBER"))
+
+
+@settings(max_examples=20)
+@given(written=st.from_regex(r"[-+]?[0-9][0-9_.:]{0,4}[0-9]([eE][-+]?[0-9]{1,2})?", fullmatch=True))
+@example(written="1e-3")  # text to YAML 1.1
+@example(written="1e-05")  # as `dvc exp run -S rates.plain=0.00001` writes it
+@example(written="010")  # 8 in YAML 1.1
+@example(written="1:30")  # 90 in YAML 1.1
+def test_a_number_is_what_dvc_reads(tmp_path_factory: pytest.TempPathFactory, written: str) -> None:
+    file = tmp_path_factory.mktemp("number") / "params.yaml"
+    file.write_text(WITH_A_NUMBER.replace("NUMBER", written))
+    to_dvc = load_yaml(file)["rates"]["plain"]
+    if isinstance(to_dvc, float | int) and 0 < to_dvc < float("inf"):
+        assert load(file).rates["plain"] == to_dvc
+    else:
+        with pytest.raises(BadInput, match=r"rates\.plain: .* is not a rate above 0"):
+            load(file)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("  keep_prob: 0.7", "  keep_prob: 0.7\n  keep_prob: 0.8")
-    assert "the key 'keep_prob' stands twice" in message(tmp_path, text)
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    line = next(i for i, text in enumerate(lines) if text.startswith("  keep_prob:"))
+    text = "\n".join([*lines[: line + 1], "  keep_prob: 0.8", *lines[line + 1 :]])
+    assert message(tmp_path, text).startswith(f'cannot be read: line {line + 2}: found duplicate key "keep_prob"')
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "\x00", "- " * 9, "train: *x", "!!python/object:os.system {}"])
@@ -184,3 +262,49 @@ def test_random_bytes_are_refused_in_words(tmp_path_factory: pytest.TempPathFact
     file.write_bytes(junk)
     with pytest.raises(BadInput):
         load(file)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This params.yaml in a repository of git and DVC, with one stage, which depends on it and writes a file."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (folder / "dvc.yaml").write_text("stages: {copy: {cmd: cp params.yaml copy, params: [data], outs: [copy]}}\n")
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    run(folder, "dvc", "config", "core.analytics", "false")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "start")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["study.seeds=[0,1,2,3,5]", "variants.batch_norm.decay=0.99", "rates.plain_he=shared", "runtime.threads=all"],
+)
+def test_an_experiment_changes_one_line(repository: Path, setting: str) -> None:
+    run(repository, "git", "checkout", "--quiet", "params.yaml")
+    run(repository, "dvc", "exp", "run", "-S", setting)
+    assert run(repository, "git", "diff", "--numstat", "params.yaml").stdout == "1\t1\tparams.yaml\n"
+
+
+def test_every_key_is_set_in_a_line_of_its_own(tmp_path: Path) -> None:
+    """By what `dvc exp run -S` calls, which in a process of its own takes seconds."""
+    new: dict[type, Callable[[Any], Any]] = {
+        bool: lambda value: str(not value).lower(),
+        int: lambda value: value + 7,
+        float: lambda value: value / 2 + 0.125,
+        str: lambda _: "other",
+        list: lambda value: [*value[:-1], 77],
+    }
+    before = (ROOT / "params.yaml").read_text().splitlines()
+    file = tmp_path / "params.yaml"
+    for path in PATHS:
+        value = reduce(getitem, path, COMMITTED)
+        if isinstance(value, dict) or path == ("runtime", "mirrors"):  # an empty list becomes two lines
+            continue
+        file.write_bytes((ROOT / "params.yaml").read_bytes())
+        apply_overrides(file, [f"{'.'.join(path)}={new[type(value)](value)}"])
+        after = file.read_text().splitlines()
+        changes = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+        assert len(changes) == 2, (path, changes)

@@ -6,7 +6,6 @@ import shutil
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.transforms import Bbox
 
-from bnstudy.page import main as make_page
-from bnstudy.params import BadInput, Plot
-from bnstudy.plot import COLORS, accuracy_figure, confusion_figure, draw, loss_figure, read, styled
+from bnstudy import BadInput
+from bnstudy.analysis.style import COLORS, styled
+from bnstudy.params import Plot
+from bnstudy.records import read_tidy
 from conftest import ROOT, clone, run
+from page import main as make_page
+from plot import accuracy_figure, confusion_figure, draw, font_size, loss_figure
 from test_summarize import make_runs, summarize
 
 FIGURES = ["accuracy.svg", "confusion.svg", "loss.svg"]
@@ -50,13 +50,6 @@ def drawn() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path("plots/figures").iterdir())}
 
 
-def texts(axes: Axes) -> list[Bbox]:
-    """The places of the texts beside the lines, in pixels."""
-    canvas = FigureCanvasAgg(axes.figure)
-    canvas.draw()
-    return [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
-
-
 def test_the_same_bytes_whatever_the_settings_of_the_machine(curves: pd.DataFrame, folder: Path) -> None:
     draw(MEDIUM)
     first = drawn()
@@ -66,7 +59,7 @@ def test_the_same_bytes_whatever_the_settings_of_the_machine(curves: pd.DataFram
         re.sub(r"(?m)^  (width|height): \S+", lambda m: f"  {m[1]}: {getattr(MEDIUM, m[1])}", text)
     )
     Path("matplotlibrc").write_text("axes.linewidth: 4\nsvg.fonttype: none\n")
-    run(folder, sys.executable, "-m", "bnstudy.plot", PYTHONPATH=str(ROOT / "src"), PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    run(folder, sys.executable, str(ROOT / "src/plot.py"), PYTHONHASHSEED="7", TZ="Asia/Tokyo")
     assert drawn() == first
     assert list(first) == FIGURES
 
@@ -120,22 +113,25 @@ def test_any_size_and_number_of_runs_is_drawn_without_a_warning(
     assert list(drawn()) == FIGURES
 
 
-def test_labels_of_nearly_equal_runs_cover_neither_each_other_nor_the_edge(folder: Path) -> None:
+def test_legends_lie_in_the_figure_and_cover_no_axes(folder: Path) -> None:
     variants = [f"variant_{letter}" for letter in "abcdefgh"]
     make_runs(variants, [0])
     summarize(variants, [0])
-    table = read(Path("plots/curves.csv"), ["variant", "seed", "step", "test_accuracy"])
-    table.loc[table["step"] == 250, "test_accuracy"] = np.linspace(0.9900, 0.9903, 8)
-    with styled(MEDIUM):
-        figure = accuracy_figure(table, MEDIUM)
-        places = sorted(texts(figure.axes[0]), key=lambda box: box.y0)
-    assert len(places) == 8
-    assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(places))
-    edge = figure.bbox
-    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1 for box in places)
+    curves = read_tidy(Path("plots/curves.csv"), ["seed", "step", "test_accuracy"])
+    for make in (accuracy_figure, loss_figure):
+        with styled(font_size(MEDIUM)):
+            figure = make(curves, MEDIUM)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            (legend,) = figure.legends
+            box = legend.get_window_extent(canvas.get_renderer())
+        assert [text.get_text() for text in legend.get_texts()] == variants
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0
+        assert all(box.y1 <= axes.get_tightbbox(canvas.get_renderer()).y0 for axes in figure.axes)
 
 
-def test_matrices_number_every_mistake_and_colour_none_that_is_right(curves: pd.DataFrame) -> None:
+def test_matrices_number_every_mistake_and_color_none_that_is_right(curves: pd.DataFrame) -> None:
     confusion = pd.read_csv("plots/confusion.csv")
     for variant, axes in zip(("a", "b"), confusion_figure(confusion, MEDIUM).axes, strict=True):
         rows = confusion[confusion["variant"] == variant]
@@ -149,7 +145,7 @@ def test_matrices_number_every_mistake_and_colour_none_that_is_right(curves: pd.
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [(None, "is not a table"), ("", "is not a table"), ("variant,seed\na,1\n", "numbers seed, step")],
+    [(None, "cannot be read"), ("", "is not a table"), ("variant,seed\na,1\n", "numbers in seed, step")],
 )
 def test_a_damaged_table_is_named(curves: pd.DataFrame, content: str | None, fault: str) -> None:
     path = Path("plots/curves.csv")
@@ -163,7 +159,7 @@ def test_text_where_a_number_belongs_is_named(curves: pd.DataFrame) -> None:
     curves.astype({"test_loss": object}).replace({"test_loss": {curves["test_loss"][0]: "low"}}).to_csv(
         path, index=False
     )
-    with pytest.raises(BadInput, match=r"plots/curves\.csv: has no rows with the numbers"):
+    with pytest.raises(BadInput, match=r"plots/curves\.csv: does not have numbers in seed, step"):
         draw(MEDIUM)
 
 
@@ -171,7 +167,7 @@ def test_text_where_a_number_belongs_is_named(curves: pd.DataFrame) -> None:
 def test_a_variant_may_be_called_anything_that_params_allow(folder: Path, name: str) -> None:
     make_runs([name], [0])
     summarize([name], [0])
-    assert set(read(Path("plots/curves.csv"), ["variant", "step"])["variant"]) == {name}
+    assert set(read_tidy(Path("plots/curves.csv"), ["step"])["variant"]) == {name}
 
 
 # dvc plots
@@ -269,7 +265,7 @@ def test_diff_overlays_two_revisions(study: Path) -> None:
     assert len(marks(found["Confusion matrices"], "rect")) == 400
 
 
-def test_templates_and_figures_share_their_colours() -> None:
+def test_templates_and_figures_share_their_colors() -> None:
     templates = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".dvc/plots").glob("*.json")}
     assert {"accuracy", "loss", "confusion", "warmup", "sweep"} <= set(templates)
     for name in ("accuracy", "loss", "sweep"):

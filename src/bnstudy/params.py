@@ -1,46 +1,41 @@
-"""The typed, frozen form of `params.yaml`: each key once, with its type and range.
+"""`params.yaml`, typed and frozen: every key once, with its type and range.
 
-`load` checks the whole file before a stage touches anything. A stage's `main` then hands on only the sections that its
-stage declares in `dvc.yaml` (a test reads both). `runtime` is declared by none: it changes how, never what.
+`load` checks the whole file; stage `check` does so before all others. Each script hands on only the sections that its
+stage declares in `dvc.yaml`.
 """
 
 import argparse
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+
+from bnstudy import BadInput
 
 PARAMS_FILE = Path("params.yaml")
-DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
-# Of anchors in anchors, repr() would never end.
-SHORT = reprlib.Repr()
-SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 3, 20, 9, 60, 60, 60
-
-Value = TypeVar("Value", float, int, str, list[str], list[int], list[float])
 
 
-class BadInput(Exception):
-    """What a person can put right: `bnstudy.stage.run` prints it as one message, not a traceback, and exits with 1."""
-
-
-def allowed(test: Callable[[Any], bool], reads: str) -> AfterValidator:
+def allowed(test: Callable[[Any], object], reads: str) -> AfterValidator:
     """A validator that refuses a value failing `test` with the message `<value> <reads>`."""
 
-    def check(value: Value) -> Value:
+    def check(value: Any) -> Any:
         if not test(value):
             raise PydanticCustomError("allowed", "{reads}", {"reads": reads})
         return value
@@ -48,9 +43,21 @@ def allowed(test: Callable[[Any], bool], reads: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def float_written(value: Any) -> Any:
+def refused_as(reads: str) -> WrapValidator:
+    """A validator that gives one message for a union, where pydantic gives one for each of its members."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise PydanticCustomError("allowed", "{reads}", {"reads": reads}) from None
+
+    return WrapValidator(check)
+
+
+def written_as_decimal(value: Any) -> Any:
     if isinstance(value, int):
-        raise PydanticCustomError("allowed", "{reads}", {"reads": "is not written as a decimal, like 1.0"})
+        raise PydanticCustomError("allowed", "is not written as a decimal, like 1.0")
     return value
 
 
@@ -62,33 +69,37 @@ def ascending(values: list[Any]) -> bool:
     return distinct(values) and values == sorted(values)
 
 
-Positive = Annotated[float, allowed(lambda v: v > 0, "is not above 0")]
-Fraction = Annotated[float, allowed(lambda v: 0 <= v <= 1, "is not in [0, 1]")]
-PositiveFraction = Annotated[float, allowed(lambda v: 0 < v <= 1, "is not in (0, 1]")]
-InnerFraction = Annotated[float, allowed(lambda v: 0 < v < 1, "is not in (0, 1)")]
-Inches = Annotated[float, allowed(lambda v: 2 <= v <= 20, "is not in [2, 20]")]
-Count = Annotated[int, allowed(lambda v: v >= 1, "is not a whole number of at least 1")]
-Seed = Annotated[int, allowed(lambda v: 0 <= v < 2**31, "is not a whole number in [0, 2147483648)")]
-Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds")]
-BatchSize = Annotated[int, allowed(lambda v: 2 <= v <= 60_000, "is not a whole number in [2, 60000]")]
-# DVC names a run and its file after what stands in params.yaml: 1 and 1.0 would be two.
-Rate = Annotated[Positive, BeforeValidator(float_written)]
-# A name becomes a folder and part of a stage's name: letters, digits and underscores keep it inside the project.
-Name = Annotated[
-    str, allowed(re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII).fullmatch, "is not lower-case letters, digits and _")
-]
-Names = Annotated[list[Name], allowed(distinct, "is not a list of one or more different names")]
-Device = Annotated[
-    str,
-    allowed(re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII).fullmatch, "is not auto, cpu, cuda, cuda:N or mps"),
-]
-Mirror = Annotated[
-    str,
-    allowed(
-        re.compile(r"(https://|file:///|http://(localhost|127(\.\d{1,3}){3}|\[::1\])[:/])\S*").match,
-        "is not https://…, file:///… or http:// on loopback",
-    ),
-]
+def schema(**keys: Any) -> Any:
+    """What `params.schema.json` says of a validator: an editor cannot run it."""
+    return Field(json_schema_extra=keys)
+
+
+def whole(pattern: re.Pattern[str]) -> Any:
+    return schema(pattern=f"^({pattern.pattern})$")
+
+
+NAMED = schema(additionalProperties=False)
+LISTED = schema(minItems=1, uniqueItems=True)
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+InnerFraction = Annotated[float, Field(gt=0, lt=1)]
+Inches = Annotated[float, Field(ge=2, le=20)]
+Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+BatchSize = Annotated[int, Field(ge=2, le=60_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more different seeds"), LISTED]
+# A run and its file are named after what stands in params.yaml, where 1 and 1.0 would be two.
+Rate = Annotated[Positive, BeforeValidator(written_as_decimal)]
+# A name becomes part of a command, a path and a stage's name.
+NAME = re.compile("[a-z][a-z0-9_]{0,63}")
+Name = Annotated[str, allowed(NAME.fullmatch, "is not lower-case letters, digits and _"), whole(NAME)]
+Names = Annotated[list[Name], allowed(distinct, "is not a list of one or more different names"), LISTED]
+DEVICE = re.compile("auto|cpu|mps|cuda(:[0-9]{1,3})?")
+Device = Annotated[str, allowed(DEVICE.fullmatch, "is not auto, cpu, cuda, cuda:N or mps"), whole(DEVICE)]
+MIRROR = re.compile(r"(https://|file:///|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])[:/])\S*")
+Mirror = Annotated[str, allowed(MIRROR.fullmatch, "is not https://…, file:///… or http:// on loopback"), whole(MIRROR)]
 
 
 def argument(kind: Any) -> Callable[[str], Any]:
@@ -106,19 +117,25 @@ def argument(kind: Any) -> Callable[[str], Any]:
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def disagreements(self) -> Iterator[str]:
+        """`key: what is wrong` for each value that does not fit the others of this section."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def values_agree(self) -> Self:
+        if faults := list(self.disagreements()):
+            raise PydanticCustomError("disagreements", "", {"faults": faults})
+        return self
+
 
 class Data(Section):
     source: Literal["mnist", "sample"]
     validation_size: Count
 
-    @model_validator(mode="after")
-    def leaves_training_images(self) -> Self:
+    def disagreements(self) -> Iterator[str]:
         images = {"mnist": 60_000, "sample": 4_000}[self.source]
         if self.validation_size >= images:
-            raise PydanticCustomError(
-                "key", "{key}: {v} is not below {n}", {"key": "validation_size", "v": self.validation_size, "n": images}
-            )
-        return self
+            yield f"validation_size: {short(self.validation_size)} is not below {images}"
 
 
 class Study(Section):
@@ -129,29 +146,27 @@ class Study(Section):
 class Variant(Section):
     """A network: `None` marks a key that its normalization does not use, and that must then be absent."""
 
-    normalization: Literal["none", "batch", "layer", "group"]
-    initializer: Literal["truncated_normal", "he"]
-    normalize_logits: bool | None = None
-    epsilon: Positive | None = None
-    scale: bool | None = None
-    decay: Fraction | None = None
-    groups: Count | None = None
+    normalization: Literal["none", "batch", "layer", "group"] = Field(description="of each layer's inputs")
+    initializer: Literal["truncated_normal", "he"] = Field(
+        description="truncated_normal: standard deviation 0.1, cut at two of them; he: scaled by fan-in"
+    )
+    normalize_logits: bool | None = Field(None, description="whether the last layer is normalized too; not with none")
+    epsilon: Positive | None = Field(None, description="added to variances, above 0; not with none")
+    scale: bool | None = Field(None, description="whether a gain is trained; not with none")
+    decay: Fraction | None = Field(None, description="of the moving averages, in [0, 1]; only with batch")
+    groups: Count | None = Field(None, description="a divisor of every layer's channels; only with group")
 
-    @model_validator(mode="after")
-    def keys_fit_normalization(self) -> Self:
+    def disagreements(self) -> Iterator[str]:
         wanted = set() if self.normalization == "none" else {"normalize_logits", "epsilon", "scale"}
         wanted |= {"batch": {"decay"}, "group": {"groups"}}.get(self.normalization, set())
         for key in ("normalize_logits", "epsilon", "scale", "decay", "groups"):
             if (getattr(self, key) is not None) != (key in wanted):
                 what = "is missing" if key in wanted else "is not used"
-                context = {"key": key, "what": what, "normalization": self.normalization}
-                raise PydanticCustomError("key", "{key}: {what} with normalization {normalization}", context)
-        for channels in (16, 32, 1024) + ((10,) if self.normalize_logits else ()):
-            if self.groups and channels % self.groups:
-                raise PydanticCustomError(
-                    "key", "groups: {v} does not divide {channels} channels", {"v": self.groups, "channels": channels}
-                )
-        return self
+                yield f"{key}: {what} with normalization {self.normalization}"
+        channels = (16, 32, 1024, 10) if self.normalize_logits else (16, 32, 1024)
+        for n in channels:
+            if self.groups and n % self.groups:
+                yield f"groups: {short(self.groups)} does not divide the {n} channels of a layer"
 
 
 class LearningRate(Section):
@@ -165,31 +180,31 @@ class Train(Section):
     steps: Count
     batch_size: BatchSize
     learning_rate: LearningRate
-    initial_accumulator: Annotated[float, allowed(lambda v: 0 < v < 1e38, "is not above 0 and below 1e38")]
+    initial_accumulator: Annotated[float, Field(gt=0, lt=1e38)]  # float32 ends there
     keep_prob: PositiveFraction
     evaluate_every: Count
     precision: Literal["float32", "bfloat16"]
 
 
 class Evaluate(Section):
-    targets: Annotated[list[InnerFraction], allowed(ascending, "is not an ascending list of fractions")]
+    targets: Annotated[list[InnerFraction], allowed(ascending, "is not an ascending list of fractions"), LISTED]
 
 
 class Warmup(Section):
     variant: Name
     seeds: Seeds
     steps: Count
-    decays: Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays")]
+    decays: Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays"), LISTED]
     evaluate_every: Count
-    precise_images: Annotated[int, allowed(lambda v: v >= 2, "is not a whole number of at least 2")]
+    precise_images: Annotated[int, Field(ge=2)]
 
 
 class Sweep(Section):
     variants: Names
     seeds: Seeds
     steps: Count
-    learning_rates: Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates")]
-    batch_sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes")]
+    learning_rates: Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates"), LISTED]
+    batch_sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes"), LISTED]
     target_accuracy: InnerFraction
 
 
@@ -199,7 +214,11 @@ class Summarize(Section):
     accuracy_margin: InnerFraction
     warm_within: InnerFraction
     slow_decay: Fraction
-    slow_steps: Annotated[list[Count], allowed(lambda v: ascending(v) and len(v) == 2, "is not two ascending steps")]
+    slow_steps: Annotated[
+        list[Count],
+        allowed(lambda v: ascending(v) and len(v) == 2, "is not two ascending steps"),
+        schema(minItems=2, maxItems=2),
+    ]
     fast_decay: Fraction
     fast_steps: Count
     useless_accuracy: InnerFraction
@@ -214,17 +233,20 @@ class Plot(Section):
 class Runtime(Section):
     device: Device
     deterministic: bool
-    threads: Annotated[int, allowed(lambda v: 1 <= v <= 1024, "is not a whole number in [1, 1024]")] | None
-    checkpoint_every: Count | None
-    memory_fraction: PositiveFraction | None
+    threads: Annotated[Threads | Literal["all"], refused_as("is not a whole number from 1 to 1024 or the word all")]
+    checkpoint_every: Annotated[Count | Literal["auto"], refused_as("is not a whole number above 0 or the word auto")]
+    memory_fraction: PositiveFraction
     mirrors: list[Mirror]
+
+
+OwnOrShared = Annotated[Positive | Literal["shared"], refused_as("is not a rate above 0 or the word shared")]
 
 
 class Params(Section):
     data: Data
     study: Study
-    variants: dict[Name, Variant]
-    rates: dict[Name, Positive | None]
+    variants: Annotated[dict[Name, Variant], NAMED]
+    rates: Annotated[dict[Name, OwnOrShared], NAMED]
     train: Train
     evaluate: Evaluate
     warmup: Warmup
@@ -233,8 +255,12 @@ class Params(Section):
     plot: Plot
     runtime: Runtime
 
-    @model_validator(mode="after")
-    def named_variants_exist(self) -> Self:
+    def rate_of(self, variant: str) -> float:
+        """The initial learning rate of `variant`: its own, or the shared one of `train`."""
+        own = self.rates[variant]
+        return self.train.learning_rate.initial if own == "shared" else own
+
+    def disagreements(self) -> Iterator[str]:
         for key, names in {
             "study.variants": self.study.variants,
             "sweep.variants": self.sweep.variants,
@@ -242,46 +268,26 @@ class Params(Section):
         }.items():
             for name in names:
                 if name not in self.variants:
-                    context = {"key": key, "v": name, "names": ", ".join(self.variants)}
-                    context["near"] = nearest(name, self.variants)
-                    raise PydanticCustomError("key", "{key}: {v} is not one of {names}{near}", context)
-        for name in self.variants.keys() ^ self.rates.keys():
-            what = "is missing (null: train.learning_rate.initial)"
+                    yield f"{key}: {name} is not one of {', '.join(self.variants)}{nearest(name, self.variants)}"
+        for name in self.variants:
+            if name not in self.rates:
+                yield f"rates.{name}: is missing (a rate, or shared: train.learning_rate.initial)"
+        for name in self.rates:
             if name not in self.variants:
-                what = "is no variant" + nearest(name, self.variants)
-            raise PydanticCustomError("key", "rates.{name}: {what}", {"name": name, "what": what})
-        if self.variants[self.warmup.variant].normalization != "batch":
-            context = {"v": self.warmup.variant}
-            raise PydanticCustomError("key", "warmup.variant: {v} has no moving averages: it is not batch", context)
-        return self
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys; here the second is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML reads 010 as 8 and 1:30 as 90, by YAML 1.1; DVC does not, by 1.2. As text, each is refused.
-UniqueKeyLoader.yaml_implicit_resolvers = {
-    first: [(tag, DECIMAL if tag == "tag:yaml.org,2002:int" else pattern) for tag, pattern in tests]
-    for first, tests in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+                yield f"rates.{name}: is not the name of a variant{nearest(name, self.variants)}"
+        averaged = self.variants.get(self.warmup.variant)
+        if averaged and averaged.normalization != "batch":
+            yield f"warmup.variant: {self.warmup.variant} has no moving averages: its normalization is not batch"
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
     """Read and check `path`. Raises `BadInput` with a line `key: value and what is allowed` for each fault."""
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)  # noqa: S506 (it is a SafeLoader)
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:  # as of `!!int ''`
-        raise BadInput(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    try:  # with DVC's own parser: to another, 1e-3 is text, 010 is eight, and of two equal keys the last one counts
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except Exception as error:  # junk makes it raise IndexError, RecursionError and more
+        mark = getattr(error, "problem_mark", None)
+        what = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else " ".join(str(error).split())
+        raise BadInput(f"{path}: cannot be read: {what}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -290,43 +296,32 @@ def load(path: Path = PARAMS_FILE) -> Params:
 
 
 def describe(fault: ErrorDetails) -> str:
-    """One line for a fault: the key, the value, and what is allowed."""
+    """One line for a fault: the key, the value, and what is allowed; one for each value that does not fit others."""
     path = [str(part) for part in fault["loc"] if part != "[key]"]
     key, value, kind = ".".join(path) or "the file", short(fault["input"]), fault["type"]
-    if kind == "allowed":
-        return f"{key}: {value} {fault['msg']}"
-    if kind == "key":
-        return f"{key}.{fault['msg']}" if path else fault["msg"]
+    if kind == "disagreements":
+        return "\n".join(".".join([*path, line]) for line in fault["ctx"]["faults"])
     if kind == "missing":
         return f"{key}: is missing"
     if kind == "extra_forbidden":
-        return f"{key}: is not a known key{nearest(path[-1], known_keys(path[:-1]))}"
-    if kind == "finite_number":
-        return f"{key}: {value} is not a finite number"
-    if kind in ("float_type", "int_type") and isinstance(fault["input"], str):
-        return f"{key}: {value} is text, not a number (write 0.001, not 1e-3: YAML reads that as text)"
-    expected = {"int_type": "a whole number", "model_type": "a section of keys", "dict_type": "a section of keys"}
-    return f"{key}: {value} is not {expected.get(kind) or fault['msg'].removeprefix('Input should be ')}"
+        known = {key for section in Section.__subclasses__() for key in section.model_fields}
+        return f"{key}: is not a known key{nearest(path[-1], known)}"
+    if kind == "model_type":
+        return f"{key}: {value} is not a section of keys"
+    return f"{key}: {value} {fault['msg'].replace('Input should be', 'is not', 1)}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
+    near = difflib.get_close_matches(word, set(words) - {word}, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def known_keys(path: list[str]) -> list[str]:
-    """The keys that the section at `path` knows."""
-    model: type[BaseModel] = Params
-    for name in path:
-        if name in model.model_fields:
-            annotation = model.model_fields[name].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Variant
-    return list(model.model_fields)
-
-
 def short(value: object) -> str:
+    """`value` in at most 60 characters, even if it is lists within lists without end."""
+    shortest = reprlib.Repr()
+    shortest.maxstring = shortest.maxlong = 60
     try:
-        text = SHORT.repr(value)
+        text = shortest.repr(value)
     except ValueError:  # a whole number of more than 4,300 digits
-        text = hex(value) if isinstance(value, int) else type(value).__name__
+        text = "a number too large to print"
     return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,20 @@
+"""What fixes the bits of a run: the only code that trainings depend on, beside their script.
+
+network (with fast_cpu), data, training, averages; run and resume around them; rows and models, which they leave.
+Outside of this folder only `bnstudy.files` and `bnstudy.BadInput` are used, neither of which can change a bit.
+"""
+
+import os
+
+# Read when PyTorch and Numba are imported, so before that. PyTorch's idle threads would spin, and keep the cores from
+# Numba's: 5 % of a step on two.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Each of these changes bits, unseen by `device.environment`: other instructions, other roundings.
+BIT_CHANGING = (
+    *("ONEDNN_", "DNNL_", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ATEN_CPU_CAPABILITY"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NUMBA_"),
+)
+HARMLESS = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")
+for name in list(os.environ):
+    if name.startswith(BIT_CHANGING) and name not in HARMLESS:
+        del os.environ[name]

@@ -1,0 +1,60 @@
+"""Environment variables by which PyTorch and Numba would compute other bits: the engine takes them away."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from conftest import ROOT
+
+CODE = """
+import hashlib
+import bnstudy.engine.fast_cpu
+import torch
+from bnstudy.engine import device, network, training
+from bnstudy.params import load
+params = load()
+where = device.prepare(params.runtime.model_copy(update={"device": "cpu", "threads": 1}))
+net = network.build(params.variants["batch_norm"], 0, where)
+train = params.train.model_copy(update={"batch_size": 32, "steps": 2})
+random = torch.Generator().manual_seed(0)
+images = torch.randint(0, 256, (64, 28, 28), generator=random, dtype=torch.uint8)
+labels = torch.randint(0, 10, (64,), generator=random)
+list(training.updates(net, training.accumulators(net, train), images, labels, train, 0))
+digest = hashlib.sha256()
+for tensor in net.state_dict().values():
+    digest.update(tensor.numpy().tobytes())
+print(digest.hexdigest(), device.environment(where))
+"""
+
+
+@cache
+def two_updates(**environment: str) -> str:
+    """The digest of the weights after two updates, and the environment that the run records."""
+    environ = ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")} | environment
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+ENVIRONMENT = {
+    key: value for key, value in os.environ.items() if not key.startswith(("ONEDNN", "MKL", "NUMBA", "ATEN"))
+}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "ONEDNN_MAX_CPU_ISA=SSE41",
+        "MKL_CBWR=COMPATIBLE",
+        "NUMBA_CPU_NAME=generic",
+        "NUMBA_CPU_FEATURES=",
+        "NUMBA_DISABLE_JIT=1",
+        "ATEN_CPU_CAPABILITY=default",
+    ],
+)
+def test_a_variable_that_changes_bits_is_taken_away(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    assert two_updates(**{name: value}) == two_updates()

@@ -1,0 +1,106 @@
+"""A bad params.yaml stops `dvc repro` with its message while every output is still there, wherever DVC's cache is."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import run
+
+ROOT = Path(__file__).parent.parent
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# A stage that names variants in commands and paths, with a cached output and one that is not.
+NAMES = {
+    "matrix": {"variant": "${study.variants}"},
+    "cmd": "echo ${item.variant} | tee models/${item.variant} > models/${item.variant}.txt",
+    "deps": ["data/prepared"],
+    "params": ["train", "variants.${item.variant}", "rates.${item.variant}"],
+    "outs": ["models/${item.variant}", {"models/${item.variant}.txt": {"cache": False}}],
+}
+CACHES = {
+    "default": [],
+    "hard links": [("config", "--local", "cache.type", "hardlink")],
+    "symbolic links elsewhere": [
+        ("cache", "dir", "--local", "../elsewhere"),
+        ("config", "--local", "cache.type", "symlink"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stages `check`, `fetch` and `prepare` and one that names variants, reproduced on the sample."""
+    folder = tmp_path_factory.mktemp("study") / "study"
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    stages = {name: STAGES[name] for name in ("check", "fetch", "prepare")} | {"names": NAMES}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / "params.yaml").write_text(good())
+    (folder / "models").mkdir()
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    run(folder, "dvc", "config", "core.analytics", "false")
+    for words in CACHES[request.param]:
+        run(folder, "dvc", *words)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def good() -> str:
+    text = (ROOT / "params.yaml").read_text()
+    return changed(changed(text, "source: mnist", "source: sample"), "validation_size: 5000", "validation_size: 500")
+
+
+def changed(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+def outputs(study: Path) -> dict[Path, bytes]:
+    files = [path for folder in ("data", "models") for path in (study / folder).rglob("*")]
+    return {path: path.read_bytes() for path in [*files, study / "dvc.lock"] if path.is_file()}
+
+
+BAD = {
+    "runtime": (
+        "threads: 1 ",
+        "threads: 0 ",
+        "runtime.threads: 0 is not a whole number from 1 to 1024 or the word all",
+    ),
+    "section": ("plot:\n", "plott:\n  width: 7.0\nplot:\n", "plott: is not a known key; did you mean plot?"),
+    "variant": ("  - plain\n", "  - plane\n", "study.variants: plane is not one of batch_norm, plain, "),
+    "command": (
+        "  - plain\n",
+        "  - x; touch owned\n",
+        "study.variants.1: 'x; touch owned' is not lower-case letters, ",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("study", "bad"),
+    [*(("default", bad) for bad in BAD), ("hard links", "variant"), ("symbolic links elsewhere", "variant")],
+    indirect=["study"],
+)
+def test_a_bad_value_is_refused_while_every_output_is_there(study: Path, bad: str) -> None:
+    old, new, says = BAD[bad]
+    before = outputs(study)
+    assert {path.name for path in before} >= {"mnist_5k.csv.gz", "SHA256SUMS", "plain", "plain.txt", "params.checked"}
+    (study / "params.yaml").write_text(changed(good(), old, new))
+    done = run(study, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "Running stage 'check'" in done.stdout
+    assert "Running stage 'fetch'" not in done.stdout
+    assert f"\n{says}" in f"\n{done.stderr}".replace("error: params.yaml: ", "")
+    assert outputs(study) == before
+    assert not (study / "owned").exists()
+
+
+@pytest.mark.parametrize("study", ["default"], indirect=True)
+def test_a_new_setting_of_the_runtime_or_a_comment_reruns_only_the_check(study: Path) -> None:
+    before = outputs(study)
+    (study / "params.yaml").write_text(changed(good(), "threads: 1 ", "threads: 2 ") + "# A comment.\n")
+    assert run(study, "dvc", "repro").stdout.count("Running stage") == 1
+    lock = study / "dvc.lock"
+    assert outputs(study) | {lock: b""} == before | {lock: b""}
