@@ -1,21 +1,30 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
-# make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one a core)
+# make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one per core)
+# make plan   what `dvc repro` will run, what it may run, and why
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
 #             (then make study MISSING=--allow-missing: to add a variant or a rate to the committed results)
-# make verify hash all results and their cache, hold them against what is committed, and train one run again
+# make verify compare all results and their cache with dvc.lock, make again what is cheap, and train one run again
 #             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@plain-0": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
 # make torture  kill it, damage it, lie to it, some hundred ways each: twenty minutes, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
+# make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
+# make judge  judge the committed runs by other rules there: change `summarize` or `plot` in params.yaml first
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3
 # Trainings at a time: each takes one core (runtime.threads), or shares the GPU.
 JOBS ?= $(shell command -v nvidia-smi >/dev/null && echo 1 || getconf _NPROCESSORS_ONLN)
-VENV := $(CURDIR)/.venv
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
-export PATH := $(VENV)/bin:$(PATH)
+# Relative, since a target cannot have a space in its name and the path of the checkout may.
+VENV := .venv
+READ := .venv-read
+SLIM := .venv-slim
+INSTALL := -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps
+SUPPORTED = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+    { echo "error: $(PYTHON) is not Python 3.11 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+SYSTEM_PATH := $(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Small enough for two cores and a few minutes; all four networks, five seeds of everything.
 DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.003 \
@@ -25,80 +34,86 @@ DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.00
         -S 'warmup.decays=[0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
         -S sweep.steps=10 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
 
-.PHONY: help venv demo study records verify bench torture test lock
+.PHONY: help venv read demo study plan records judge verify bench torture test lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 venv: $(VENV)/study
 $(VENV)/study: requirements/study.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	    { echo "error: $(PYTHON) is not Python 3.11 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(SUPPORTED)
 	@echo "installing the locked dependencies into .venv"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) -r $<
-	@PYTHONPATH=src $(VENV)/bin/python -m bnstudy.page
+	@$(VENV)/bin/python $(INSTALL) -r $<
+	@$(VENV)/bin/python tools/page.py
 	@touch $@
 
 $(VENV)/test: requirements/test.lock $(VENV)/study
-	@$(PIP) -r $<
+	@$(VENV)/bin/python $(INSTALL) -r $<
 	@touch $@
 
-# Single stages of the same kind do not touch each other, and DVC's lock keeps their records apart.
-SIDE_BY_SIDE = dvc status | sed -nE 's/^((train|warmup|sweep_[a-z]+)@.*):$$/\1/p' | \
-               xargs -r -P $(JOBS) -n $(EACH) dvc --wait-for-lock repro $(MISSING) --single-item
+read: $(READ)/read
+$(READ)/read: requirements/read.lock
+	@$(SUPPORTED)
+	@echo "installing what reading needs into $(READ)"
+	@$(PYTHON) -m venv $(READ)
+	@$(READ)/bin/python $(INSTALL) -r $<
+	@$(READ)/bin/python tools/page.py
+	@touch $@
 
-# Stages a call of DVC, which takes as long to start as a stage of the demo.
-EACH = 1
 study: venv
-	@PYTHONPATH=src python -c 'from bnstudy import params, stage; stage.run(params.load)'
-	dvc repro prepare
-	@[ $(JOBS) = 1 ] || $(SIDE_BY_SIDE)
+	@python tools/side_by_side.py --jobs $(JOBS) $(MISSING)
 	dvc repro $(MISSING)
 
-# In a clone, so that this checkout stays as it is.
-demo: EACH = 5
+# In a clone, so that this checkout stays as it is. DVC takes as long to start as a stage of the demo: five at a time.
 demo: venv
 	@rm -rf .demo && git clone --quiet . .demo
-	@cd .demo && PYTHONPATH=src python -m bnstudy.page && dvc exp run --name demo $(DEMO) prepare
-	@cd .demo && $(SIDE_BY_SIDE)
+	@cd .demo && python tools/page.py && dvc exp run --name demo $(DEMO) prepare
+	@cd .demo && python tools/side_by_side.py --jobs $(JOBS) --each 5
 	@cd .demo && dvc repro && dvc plots show --out page >/dev/null
-	@cd .demo && echo && PYTHONPATH=src python -m bnstudy.summarize && echo
+	@cd .demo && echo && python src/summarize.py && echo
 	@echo "report:  .demo/report/index.html"
 	@echo "figures: .demo/plots/figures/"
 	@echo "charts:  .demo/page/index.html   (what \`dvc plots show\` draws)"
 
+plan: venv
+	@python tools/plan.py
+
 # The weights are not in git, and an empty folder in place of theirs would count as a change.
+PULL = dvc pull --quiet --allow-missing --remote records && { [ ! -d models ] || find models -empty -delete; }
 records: venv
-	@dvc pull --quiet --allow-missing
-	@[ ! -d models ] || find models -empty -delete
+	@$(PULL)
+
+# A change that needs a training ends here with "No module named 'torch'".
+judge: export PATH := $(CURDIR)/$(READ)/bin:$(SYSTEM_PATH)
+judge: read
+	@$(PULL)
+	dvc repro --allow-missing
 
 verify: venv
-	@PYTHONPATH=src python -m bnstudy.verify $(VERIFY)
+	@python tools/verify.py $(VERIFY)
 
-# TensorFlow wants an older Python and older packages than the study: an environment of its own.
-SLIM := $(CURDIR)/.venv-slim
+# TensorFlow needs an older Python and older packages than the study: an environment of its own.
 bench: venv
 	@$(MAKE) --silent $(SLIM)/slim || { rm -rf $(SLIM); echo "TensorFlow 2.13 does not install here: going on without it"; }
-	@PYTHONPATH=src python benchmarks/bench.py $(BENCH)
+	@python tools/benchmarks/bench.py $(BENCH)
 $(SLIM)/slim: requirements/slim.lock
 	@python3.11 -m venv $(SLIM)
-	@$(SLIM)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps \
-	    --only-binary :all: -r $<
+	@$(SLIM)/bin/python $(INSTALL) --only-binary :all: -r $<
 	@touch $@
 
 torture: $(VENV)/test
-	@PYTHONPATH=src python tests/torture.py $(TORTURE)
+	@python tools/torture.py $(TORTURE)
 
 test: $(VENV)/test
 	ruff check
 	ruff format --check
 	mypy
-	mypy benchmarks
 	pytest -n 2 --dist loadgroup
 
 LOCK = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
        --custom-compile-command "make lock" $(UV)
 lock:
-	$(LOCK) --universal pyproject.toml -o requirements/study.lock
-	$(LOCK) --universal pyproject.toml --extra test --constraint requirements/study.lock -o requirements/test.lock
+	$(LOCK) --universal pyproject.toml --extra train -o requirements/study.lock
+	$(LOCK) --universal pyproject.toml --constraint requirements/study.lock -o requirements/read.lock
+	$(LOCK) --universal pyproject.toml --extra train --extra test --constraint requirements/study.lock -o requirements/test.lock
 	$(LOCK) requirements/slim.in -o requirements/slim.lock
