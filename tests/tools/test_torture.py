@@ -7,9 +7,8 @@ from conftest import ROOT, run
 
 
 def test_a_few_cases_survive() -> None:
-    rows = ["saves", "parameters", "mirrors", "divergence"]
-    words = ["tests/torture.py", "--seed", "1", "--cases", "3", "--only", *rows]
-    printed = run(ROOT, sys.executable, *words, PYTHONPATH="src").stdout
+    words = ["tools/torture.py", "--seed", "1", "--cases", "2", "--only", "saves", "environment"]
+    printed = run(ROOT, sys.executable, *words).stdout
     counts = re.findall(r"^\| (.+) \| (\d+) \| (\d+) \|$", printed, re.MULTILINE)
-    assert len(counts) == 5, printed
+    assert len(counts) == 2, printed
     assert all(tried == survived != "0" for _, tried, survived in counts), printed

@@ -1,0 +1,592 @@
+"""What the study is put through, and whether it survives: `make torture`. Minutes, so no part of the tests.
+
+    python tools/torture.py [--kills 50] [--seed 7] [--only kills saves] [--cases 10]
+
+The real stages and the real DVC, on the sample, in folders of their own. Prints what did not survive and a table, and
+exits with 1 if there was any. Every random choice comes from the seed that it prints first. Mirrors that lie, random
+parameters, and damaged inputs and saved states of a single stage are in tests/.
+"""
+
+import argparse
+import copy
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, NamedTuple
+
+import psutil
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import fetch
+import prepare
+import train
+import verify
+from bnstudy import files, run
+from conftest import ENVIRONMENT, ROOT, clone
+from test_pipeline import SMALL_SWEEP, SMALL_WARMUP
+
+STARTED: list[int] = []  # sessions
+Case = tuple[str, str, list[str]]  # the row of the table, what was tried, and what was wrong with how it ended
+Main = Callable[[], None]
+COMMITTED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+TRAIN = ["batch_norm", "0"]
+MODEL = "models/batch_norm/0.safetensors"
+KEPT = ("check", "fetch", "prepare")
+STUDY = ["make", "--silent", "--old-file=.venv/study", "study", "JOBS=2"]
+
+
+class Setting(NamedTuple):
+    folder: Path
+    random: random.Random
+    kills: int
+    cases: int | None
+
+    def some(self, cases: list[Any]) -> list[Any]:
+        """All of `cases` in a random order, or as many as were asked for."""
+        return self.random.sample(cases, min(len(cases), self.cases or len(cases)))
+
+    @cache  # noqa: B019
+    def data(self) -> Path:
+        """A folder with the sample's data and the parameters of `tree`."""
+        folder = self.folder / "data only"
+        folder.mkdir()
+        write_params(folder, tree())
+        for main in (fetch.main, prepare.main):
+            ended = call(folder, main)
+            assert not ended.code, ended.text
+        return folder
+
+    @cache  # noqa: B019
+    def study(self) -> Path:
+        """The study reproduced without interruption, with the tools."""
+        folder = clone(self.folder / "study")
+        shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "Makefile", folder)
+        write_params(folder, tree())
+        assert not dvc(folder).wait(600), printed(folder)
+        return folder
+
+    def copy(self, original: Path, name: str) -> Path:
+        return Path(shutil.copytree(original, self.folder / name, symlinks=True))
+
+
+def tree(steps: int = 150, **changes: Any) -> dict[str, Any]:
+    """params.yaml cut down until a training takes seconds; `changes` are keys with __ for the dots, and values."""
+    small = copy.deepcopy(COMMITTED) | {"study": {"variants": ["batch_norm", "plain"], "seeds": [0]}}
+    small["data"] = {"source": "sample", "validation_size": 500}
+    small["train"] |= {"steps": steps, "batch_size": 32, "evaluate_every": 50}
+    small["warmup"] |= SMALL_WARMUP | {"steps": steps // 2, "evaluate_every": 20, "decays": [0.95]}
+    small["sweep"] |= SMALL_SWEEP | {"steps": steps // 2, "learning_rates": [0.01], "batch_sizes": [16]}
+    small["runtime"] |= {"checkpoint_every": 5, "threads": 1}
+    for path, value in changes.items():
+        *above, key = path.split("__")
+        at = small
+        for name in above:
+            at = at[name]
+        at[key] = value
+    return small
+
+
+def write_params(folder: Path, content: dict[str, Any] | bytes) -> None:
+    text = (
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode() if isinstance(content, dict) else content
+    )
+    (folder / "params.yaml").write_bytes(text)
+
+
+class Ended(NamedTuple):
+    code: int | None  # None: it was still running, and was ended
+    text: str
+
+    def faults(self, *names: str, code: int | None = 1) -> list[str]:
+        """Nothing, if it ended with `code` and, where that says failure, a message that has all `names`."""
+        lines = self.text.replace("\r", "\n").strip().splitlines()
+        last = lines[-1] if lines else ""
+        wrong = [f"no message that names {name}: {last}" for name in names if name not in self.text]
+        if self.code != code:
+            wrong.append(f"exit status {self.code}, not {code}: {last}")
+        if "Traceback" in self.text:
+            wrong.append(f"a traceback: {last}")
+        if code == 1 and "error: " not in self.text:
+            wrong.append("no line `error: …`")
+        return wrong
+
+
+def call(folder: Path, main: Main, *argv: str, first: Main = lambda: None, seconds: float = 120) -> Ended:
+    """Run a stage's real `main` in `folder`, in a child that has all modules imported already; `first` before it."""
+    output = folder / ".printed"
+
+    def inside() -> None:
+        os.chdir(folder)
+        sys.argv = [main.__module__, *argv]
+        with output.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        first()
+        run(main)
+
+    process = multiprocessing.get_context("fork").Process(target=inside)
+    process.start()
+    process.join(seconds)
+    code = process.exitcode
+    if code is None:
+        process.kill()
+        process.join()
+    text = output.read_text(errors="replace")
+    output.unlink()
+    return Ended(code, text)
+
+
+def command(folder: Path, *words: str, **environment: str) -> Ended:
+    """Run `words` in `folder` as a person would."""
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300)
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start `words` in a session of their own; what they print is appended to a file, see `printed`."""
+    with (folder / ".git/printed").open("ab") as file:
+        process = subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=file, stderr=file, start_new_session=True)
+    STARTED.append(process.pid)
+    return process
+
+
+def dvc(folder: Path, *targets: str) -> subprocess.Popen[bytes]:
+    return start(folder, "dvc", "repro", *targets)
+
+
+def printed(folder: Path) -> str:
+    return (folder / ".git/printed").read_text(errors="replace").replace("\r", "\n")
+
+
+def members(session: int) -> list[psutil.Process]:
+    """The processes of a session that run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """The files that the same study must leave the same: not logs, nor the states of runs that have finished."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        extra = name.startswith("logs/") and path.suffix in (".json", ".log")
+        extra = extra or path.suffix == ".finished" or path.name == ".gitignore"
+        if path.is_file() and not extra and not name.startswith((".git/", ".dvc/", "src/", "tools/")):
+            found[name] = yaml.safe_load(path.read_bytes()) if name == "dvc.lock" else path.read_bytes()
+    return found
+
+
+def differences(folder: Path, original: Path) -> list[str]:
+    found, expected = outcome(folder), outcome(original)
+    what = {True: "is missing", False: "is left over"}
+    names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    both = found.keys() & expected.keys()
+    return [f"{name} {'has other bytes' if name in both else what[name in expected]}" for name in names]
+
+
+def forget(study: Path, *kept: str) -> None:
+    """Leave of the results only those of the stages `kept`, for DVC to make the others."""
+    for name in ("models", "metrics", "plots", "report", "checkpoints", ".dvc/cache/runs"):
+        shutil.rmtree(study / name, ignore_errors=True)
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    lock["stages"] = {name: lock["stages"][name] for name in kept}
+    (study / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def kills(setting: Setting) -> Iterator[Case]:
+    """SIGKILL, SIGTERM and SIGINT to a stage, DVC or all at once, at random moments of `dvc repro`."""
+    yield from killed(setting, ["dvc", "repro"], setting.kills)
+
+
+def study_kills(setting: Setting) -> Iterator[Case]:
+    """The same for `make study`, whose trainings run side by side: also to make and to the launcher alone."""
+    yield from killed(setting, STUDY, -(-2 * setting.kills // 5))
+
+
+def killed(setting: Setting, words: list[str], count: int) -> Iterator[Case]:
+    row, choose, whole = (
+        f"kills of `{words[0]} {'repro' if words[0] == 'dvc' else 'study'}`",
+        setting.random,
+        setting.study(),
+    )
+    study = setting.copy(whole, f"killed {words[0]}")
+    forget(study, *KEPT)
+    done = since = failed = 0
+    process = start(study, *words)
+    while since or done < count:
+        if done < count:
+            at_once = choose.random() < 0.2  # also while DVC starts, or between two stages
+            running = process
+            until(lambda: at_once or running.poll() is not None or "a stage" in victims(running.pid), 30)  # noqa: B023
+            until(lambda: running.poll() is not None, choose.uniform(0, 6))  # noqa: B023
+        else:
+            process.wait(600)
+        if process.poll() is None:
+            done, since = done + 1, since + 1
+            yield row, *one_kill(process, choose)
+        if process.poll() is None:
+            continue
+        if process.returncode == 0:
+            left = [f"{path} is left" for path in (study / "checkpoints").rglob("*.finished")]
+            yield f"{row}: the bytes in the end", f"after {since} kills", differences(study, whole) + left
+            forget(study, *KEPT)
+            since = 0
+        elif done >= count:
+            failed += 1
+            if failed > 3:
+                yield f"{row}: the bytes in the end", f"after {since} kills", [f"it fails: {printed(study)[-300:]}"]
+                break
+        if since or done < count:
+            lock = study / ".dvc/tmp/rwlock"
+            # DVC itself does not write it whole or not at all.
+            if lock.exists() and not lock.read_bytes().endswith(b"}"):
+                lock.unlink()
+                yield f"{row}: DVC's .dvc/tmp/rwlock cut short, and removed by hand", "", []
+            process = start(study, *words)
+    if words[0] == "dvc":
+        print(f"  {printed(study).count('going on after step')} times a run went on from a saved state")
+
+
+def victims(session: int) -> dict[str, list[psutil.Process]]:
+    """The processes of a session by what they are, without the shells between them."""
+    found: dict[str, list[psutil.Process]] = {}
+    for process in members(session):
+        with suppress(psutil.NoSuchProcess):
+            words = [*process.cmdline(), "", ""]
+            kinds = {
+                "a stage": words[1].startswith("src/"),
+                "the launcher": words[1].endswith("side_by_side.py"),
+                "DVC": "repro" in words,
+                "make": words[0] == "make",
+            }
+            for kind in [kind for kind, fits in kinds.items() if fits]:
+                found.setdefault(kind, []).append(process)
+    return found
+
+
+def one_kill(process: subprocess.Popen[bytes], choose: random.Random) -> tuple[str, list[str]]:
+    """Send a random signal to one or all of the processes of a session; what was wrong with how it ended."""
+    number = choose.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    found = victims(process.pid)
+    target = choose.choice(["all", *sorted(found)])
+    stages = ", ".join(" ".join(stage.cmdline()[1:]) for stage in found.get("a stage", []) if stage.is_running())
+    what = f"{number.name} to {target} during {stages or 'no stage'}"
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it may just have ended
+        if target == "all":
+            os.killpg(process.pid, number)
+        else:
+            choose.choice(found[target]).send_signal(number)
+    if target != "all" and process.args[0] == "make":  # type: ignore[index]
+        until(lambda: process.poll() is not None, 3)
+        return what, []  # the others may go on, and the next one waits for them
+    if target == "DVC" and number == signal.SIGINT and not until(lambda: process.poll() is not None, 3):
+        return f"{what}, which leaves it to the stage", []
+    if until(lambda: process.poll() is not None and not members(process.pid), 20):
+        return what, []
+    return what, [f"still runs after 20 s: {left.pid}" for left in members(process.pid)]
+
+
+def in_write(found: Callable[[int, int, FrameType], None]) -> None:
+    """From now on in this process: `found` before each line of `files.write`, with the numbers of call and line."""
+    calls = lines = 0
+
+    def line(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            found(calls, lines, frame)
+        return line
+
+    def call_(frame: FrameType, *_: object) -> Any:
+        nonlocal calls, lines
+        if frame.f_code is not files.write.__code__:
+            return None
+        calls, lines = calls + 1, 0
+        return line
+
+    sys.settrace(call_)
+
+
+def dying(at_call: int, at_line: int) -> Main:
+    """SIGKILL before that line of that call; for line 0, when half of the bytes are written."""
+
+    def found(number: int, line: int, frame: FrameType) -> None:
+        if number == at_call and at_line == 0:
+            half = len(frame.f_locals["content"]) // 2
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # by which the kernel then ends the process
+            resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
+        elif (number, line) == (at_call, at_line):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: in_write(found)
+
+
+def saves(setting: Setting) -> Iterator[Case]:
+    """A training killed before each line of `files.write`, and with half of the bytes written; then run again."""
+    row = "kills in the middle of a write"
+    start = setting.copy(setting.data(), "saves")
+    write_params(start, tree(6, train__evaluate_every=6, runtime__checkpoint_every=2))
+    whole = setting.copy(start, "saves whole")
+    told = call(whole, train.main, *TRAIN, first=lambda: in_write(lambda *at: print("at", *at[:2])))
+    lines = sorted(tuple(map(int, line.split()[1:])) for line in told.text.splitlines() if line.startswith("at "))
+    halves = sorted({(number, 0) for number, _ in lines})  # of two states, the history, the model and the log
+    for number, line in setting.some(halves + setting.random.sample(lines, 25)):
+        folder = setting.copy(start, f"save {number} {line}")
+        ended = call(folder, train.main, *TRAIN, first=dying(number, line))
+        faults = [] if ended.code in (-signal.SIGKILL, -signal.SIGXFSZ) else ["it was not killed"]
+        faults += call(folder, train.main, *TRAIN).faults(code=0) + differences(folder, whole)
+        yield row, f"write {number}, line {line}", faults
+        shutil.rmtree(folder)
+
+
+DAMAGES: dict[str, Callable[[bytes, bytes], bytes | None]] = {  # from a file's bytes and another's; None for a folder
+    "cut in half": lambda content, _: content[: len(content) // 2],
+    "emptied": lambda *_: b"",
+    "another's bytes": lambda _, other: other,
+    "random bytes": lambda content, _: random.Random(0).randbytes(len(content)),
+    "a folder in its place": lambda *_: None,
+}
+
+
+def full_disk(setting: Setting) -> Iterator[Case]:
+    """A small tmpfs over each folder that is written, and filled; then emptied, and `dvc repro` again."""
+    places = [("data", "prepare", kb) for kb in (0, 4000)]
+    places += [(name, "train@plain-0", 3000) for name in ("checkpoints", "models")]
+    places += [(name, "train@plain-0", 0) for name in ("metrics/history", "logs")]
+    for name, target, kb in setting.some(places):
+        study = setting.copy(setting.study(), "full")
+        forget(study, *(KEPT if name != "data" else ()))
+        where, filler = study / name, study / name / "filler"
+        shutil.rmtree(where, ignore_errors=True)
+        where.mkdir(parents=True)
+        mounted = command(study, "mount", "-t", "tmpfs", "-o", "size=64m", "bnstudy-torture", str(where))
+        if mounted.code:
+            raise NotTriedError(f"needs root, to mount a tmpfs: {mounted.text.strip()}")
+        try:
+            with filler.open("wb", 0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            os.truncate(filler, filler.stat().st_size - kb * 1024)
+            (study / ".git/printed").unlink()
+            ended = Ended(dvc(study, target).wait(600), printed(study))
+            faults = ended.faults(f"'{name}/", "No space left on device", code=255)
+            whole = outcome(setting.study())
+            faults += [
+                f"{path} is left half-written"
+                for path, content in outcome(study).items()
+                if content != whole.get(path)
+                if path not in ("dvc.lock", f"{name}/filler") and not path.endswith(".state")
+            ]
+            filler.unlink()
+            code = dvc(study, target).wait(600)
+            if code:
+                faults.append(f"with room again: exit status {code}: {printed(study)[-200:]}")
+            made = {"prepare": "data/", "train@plain-0": "plain/0."}[target]
+            faults += [f"with room again: {lost}" for lost in differences(study, setting.study()) if made in lost]
+            yield "a full disk", f"{name} with {kb} KB left", faults
+        finally:
+            command(study, "umount", str(where))
+            shutil.rmtree(study)
+
+
+class NotTriedError(Exception):  # what a row needs is not here
+    pass
+
+
+def bad_parameters(setting: Setting) -> Iterator[Case]:
+    """Bad parameters, `dvc repro`: a message, before any output of another stage than `check` is removed."""
+    network = COMMITTED["variants"]["plain"]
+    names = ("$(touch pwned)", "; touch pwned", "../x", "/x", "a b", "é", "Plain")
+    changes: list[dict[str, Any]] = [
+        *({"study__variants": ["plain", n], f"variants__{n}": network, f"rates__{n}": "shared"} for n in names),
+        *({"study__variants": value} for value in (["plane"], "plain", [])),
+        *({"study__seeds": value} for value in ([0, 0], [], ["0; touch pwned"], [-1], 0)),
+        *({"train__learning_rate__initial": value} for value in (float("nan"), "1e-3", -1)),
+        *({"sweep__learning_rates": value} for value in (["$(touch pwned)"], [1, 1.0], [float("inf")])),
+        *({key: "x"} for key in ("train__stepz", "data__source", "warmup__variant", "summarize__confidence", "plot")),
+    ]
+    plain, linked = (setting.copy(setting.study(), name) for name in ("bad parameters", "bad parameters, linked"))
+    (linked / ".dvc/cache").rename(setting.folder / "cache elsewhere")
+    command(linked, "dvc", "cache", "dir", "--local", str(setting.folder / "cache elsewhere"))
+    command(linked, "dvc", "config", "--local", "cache.type", "symlink")
+    command(linked, "dvc", "checkout", "--relink")
+    assert (linked / MODEL).is_symlink()
+    for study, where in ((plain, ""), (linked, ", DVC's cache elsewhere and linked to")):
+        for change in setting.some(changes if study is plain else changes[::4]):
+            write_params(study, tree(**change))
+            (study / ".git/printed").unlink()
+            code = dvc(study).wait(600)
+            text = printed(study)
+            write_params(study, tree())
+            faults = [fault for fault in differences(study, setting.study()) if "params.checked" not in fault]
+            if code == 0 or "Traceback" in text:
+                faults.append(f"exit status {code}: {text[-200:]}")
+            yield f"bad params.yaml, `dvc repro`{where}", str(change)[:60], faults
+        code = dvc(study).wait(600)
+        wrong = differences(study, setting.study())
+        if code or "Running stage 'prepare'" in printed(study):
+            wrong.append(f"exit status {code}, and more than `check` ran: {printed(study)[-200:]}")
+        yield f"bad params.yaml, `dvc repro`{where}", "mended", wrong
+
+
+def with_code(setting: Setting, name: str) -> Path:
+    """A folder with the data and code of its own, and what a short training made there."""
+    folder = setting.copy(setting.data(), name)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    write_params(folder, tree(4))
+    ended = command(folder, sys.executable, "src/train.py", *TRAIN)
+    assert not ended.code, ended.text
+    return folder
+
+
+def damaged_compiled(setting: Setting) -> Iterator[Case]:
+    """What Numba keeps of its compiled loops, damaged: compiled again. Forged: found by what verify trains again."""
+    whole = with_code(setting, "compiled whole")
+    kept = sorted(path.relative_to(whole) for path in whole.rglob("*.nb[ci]"))
+    cases = [(path, what) for path in kept for what in DAMAGES]
+    for path, what in setting.some(setting.random.sample(cases, min(len(cases), 12))):
+        folder = setting.copy(whole, "compiled")
+        shutil.rmtree(folder / "models")
+        other = next(other for other in kept if other.suffix == path.suffix and other != path)
+        content = DAMAGES[what]((folder / path).read_bytes(), (folder / other).read_bytes())
+        (folder / path).unlink()
+        (folder / path).mkdir() if content is None else (folder / path).write_bytes(content)
+        wrong = command(folder, sys.executable, "src/train.py", *TRAIN).faults(code=0) + differences(folder, whole)
+        yield "damaged loops in Numba's cache", f"{path.name[:40]}…{path.suffix}, {what}", wrong
+        shutil.rmtree(folder)
+
+    study = setting.copy(setting.study(), "poisoned")
+    code = study / "src/bnstudy/engine/fast_cpu.py"
+    text, when = code.read_text(), code.stat()
+    forged = text.replace("= high - m, low", "= high + m, low")
+    assert forged != text
+    kept_by_name = {path: path.read_bytes() for path in (code.parent / "__pycache__").glob("*.nbi")}
+    shutil.rmtree(code.parent / "__pycache__")
+    code.write_text(forged)
+    ended = command(study, sys.executable, "src/train.py", *TRAIN)
+    code.write_text(text)
+    os.utime(code, ns=(when.st_atime_ns, when.st_mtime_ns))
+    for path in (code.parent / "__pycache__").glob("fast_cpu*.pyc"):
+        path.unlink()
+    for path, content in kept_by_name.items():  # they say: this is what the true code was compiled to
+        path.write_bytes(content)
+    shutil.rmtree(study / "checkpoints", ignore_errors=True)
+    made = dvc(study, "--force", "--single-item", "train@batch_norm-0").wait(600)
+    wrong = [] if (study / MODEL).read_bytes() != (setting.study() / MODEL).read_bytes() else ["not poisoned"]
+    again = Path(".dvc/tmp")
+    told = call(study, lambda: print(verify.train_again(verify.read_study(), "train@batch_norm-0", again)))
+    if made or ended.code or "FAILED" not in told.text:
+        wrong.append(f"verify says {told.text.strip()[-200:]}")
+    yield "forged loops in Numba's cache, `make verify`", "another sign in pooling", wrong
+
+
+def environment(setting: Setting) -> Iterator[Case]:
+    """Variables by which PyTorch and Numba change bits: the same bytes, or another environment in the model."""
+    whole = with_code(setting, "environment whole")
+
+    def model(folder: Path) -> bytes:
+        return (folder / MODEL).read_bytes()
+
+    def recorded(folder: Path) -> object:
+        content = model(folder)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return json.loads(header["__metadata__"]["bnstudy"])["environment"]
+
+    settings = {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "COMPATIBLE",
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_DISABLE_JIT": "1",
+        "ATEN_CPU_CAPABILITY": "default",
+    }
+    for name, value in setting.some(list(settings.items())):
+        folder = setting.copy(whole, "environment")
+        shutil.rmtree(folder / "models")
+        wrong = command(folder, sys.executable, "src/train.py", *TRAIN, **{name: value}).faults(code=0)
+        if not wrong and model(folder) != model(whole) and recorded(folder) == recorded(whole):
+            wrong.append("other bytes under the same recorded environment")
+        yield "environment variables that change bits", f"{name}={value}", wrong
+        shutil.rmtree(folder)
+
+
+ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
+    "kills": kills,
+    "study_kills": study_kills,
+    "saves": saves,
+    "compiled": damaged_compiled,
+    "environment": environment,
+    "disk": full_disk,
+    "parameters": bad_parameters,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--cases", type=int, help="at most so many of each other row, picked at random")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    tried, survived, notes = Counter[str](), Counter[str](), dict[str, str]()
+    with TemporaryDirectory(prefix="bnstudy-torture-") as folder:
+        setting = Setting(Path(folder), random.Random(arguments.seed), arguments.kills, arguments.cases)
+        for name in arguments.only:
+            started = time.monotonic()
+            print(f"{name}: {(ROWS[name].__doc__ or '').strip()}", flush=True)
+            try:
+                for row, what, faults in ROWS[name](setting):
+                    tried[row] += 1
+                    survived[row] += not faults
+                    if faults:
+                        print(f"  NOT survived: {what}: {'; '.join(faults)[:400]}", flush=True)
+                    elif "kills" in name:
+                        print(f"  {what}", flush=True)
+            except NotTriedError as why:
+                notes[name] = str(why)
+            finally:
+                for left in [process for session in STARTED for process in members(session)]:
+                    left.kill()
+            print(f"  {time.monotonic() - started:.0f} s", flush=True)
+    print("\n| what was tried | how many | survived |\n| --- | --: | --: |")
+    for row, count in tried.items():
+        print(f"| {row} | {count} | {survived[row]} |")
+    for name, note in notes.items():
+        print(f"| {name} | 0 | not tried: {note} |")
+    sys.exit(tried != survived)
+
+
+if __name__ == "__main__":
+    main()
