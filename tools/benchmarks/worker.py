@@ -30,7 +30,7 @@ def clock(device: str) -> float:
 
 
 def timed(steps: Iterator[object], options: argparse.Namespace) -> list[float]:
-    """Seconds a step, a number a block, of an iterator that makes a step each time it is asked for the next."""
+    """Seconds per step, one number per block, of an iterator that makes a step each time it is asked for the next."""
     for _ in range(options.warmup):
         next(steps)
     seconds = []
@@ -43,7 +43,7 @@ def timed(steps: Iterator[object], options: argparse.Namespace) -> list[float]:
 
 
 def seconds_of(function: Callable[[], object], device: str, times: int = 1) -> float:
-    """Median seconds of a call."""
+    """Median seconds per call."""
     seconds = []
     for _ in range(times):
         start = clock(device)

@@ -1,13 +1,13 @@
-"""The study's own engine, as `bnstudy.train` uses it, at any batch size, precision and number of threads."""
+"""The study's own engine, as `src/train.py` uses it, at any batch size, precision and number of threads."""
 
 import argparse
 
 import worker
-from bnstudy.device import prepare
-from bnstudy.network import build
+from bnstudy import run
+from bnstudy.engine.device import prepare
+from bnstudy.engine.network import build
+from bnstudy.engine.training import accumulators, evaluate, tensors, updates
 from bnstudy.params import load
-from bnstudy.stage import run
-from bnstudy.training import accumulators, evaluate, tensors, updates
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     params = load()
-    runtime = {"device": options.device, "threads": options.threads, "deterministic": options.deterministic}
+    runtime = {"device": options.device, "threads": options.threads or "all", "deterministic": options.deterministic}
     device = prepare(params.runtime.model_copy(update=runtime))
     steps = options.warmup + options.blocks * options.block
     changes = {"steps": steps, "batch_size": options.batch_size, "precision": options.precision}

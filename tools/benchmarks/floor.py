@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import worker
-from bnstudy.device import prepare
-from bnstudy.network import product
+from bnstudy import run
+from bnstudy.engine.device import prepare
+from bnstudy.engine.fast_cpu import product
 from bnstudy.params import load
-from bnstudy.stage import run
 
 
 def graphed(step: Callable[[], None]) -> Callable[[], None]:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
     device = prepare(
-        load().runtime.model_copy(update={"device": options.device, "threads": None, "deterministic": False})
+        load().runtime.model_copy(update={"device": options.device, "threads": "all", "deterministic": False})
     )
     n, dtype = options.batch_size, getattr(torch, options.precision)
 
