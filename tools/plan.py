@@ -1,0 +1,230 @@
+"""Say what `dvc repro` will run, what it may run, and why: `python tools/plan.py`, or `make plan`.
+
+`dvc status` names the stages that a change reaches itself. Those below them are here too: they *may* run, since a stage
+whose bytes come out the same stops the chain. Nothing is run and no file changes.
+"""
+
+import json
+import logging
+import re
+import statistics
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from bnstudy import BadInput, run
+
+WIDTH, LINES = 100, 30
+MISSING = {"deleted", "not in cache"}
+SAME_BYTES = {"check"}  # stages whose output never differs, so that nothing below them runs for their sake
+RUN, RESTORE, MAY = "will run", "restores", "may run"
+BELOW = ("what reads the outputs of these, where they come out different",)
+
+
+@dataclass(frozen=True)
+class Step:
+    stage: str
+    action: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps: list[Step]  # in DVC's order
+    missing: list[str]  # stages that are up to date but for files that are not here
+    first: list[str]  # those of them whose outputs a step reads
+    commands: dict[str, str]  # of all stages
+
+
+def plan(repo: Repo) -> Plan:
+    """What `dvc repro` does in `repo`, by DVC's own graph and its own comparison with dvc.lock."""
+    graph = repo.index.graph
+    found = Plan([], [], [], {stage.addressing: stage.cmd for stage in graph})
+    planned, lacking = set[Any](), dict[Any, None]()  # the latter in order
+    for stage in nx.dfs_postorder_nodes(graph):
+        files = [file for file in (*stage.deps, *stage.outs) if not isinstance(file, ParamsDependency)]
+        status = {file: state for file in files for state in file.status().values()}
+        why = tuple(reasons(stage, status))
+        missing = {file for file, state in status.items() if state in MISSING}
+        above = planned & nx.descendants(graph, stage)
+        if why or above:
+            action = RESTORE if why and not above and restorable(stage) else RUN if why else MAY
+            found.steps.append(Step(stage.addressing, action, why or BELOW))
+            if stage.addressing not in SAME_BYTES:
+                planned.add(stage)
+        if missing and not why:
+            if above or lacking.keys() & nx.descendants(graph, stage) or not stage.outs_cached():
+                found.missing.append(stage.addressing)
+                lacking[stage] = None
+            elif missing & set(stage.outs):
+                found.steps.append(Step(stage.addressing, RESTORE, ("outputs that are not here",)))
+        if why:
+            needed = [other.addressing for other in lacking if other not in planned and reads(missing, other)]
+            found.first.extend(name for name in needed if name not in found.first)
+    return found
+
+
+def reasons(stage: Any, status: dict[Any, str]) -> Iterator[str]:
+    """Why DVC runs `stage` even with --allow-missing."""
+    if not any(dep.hash_info for dep in stage.deps):
+        yield "not in dvc.lock: new, or never run"
+        return
+    if stage.cmd_changed:
+        yield "another command"
+    for dep in stage.deps:
+        if isinstance(dep, ParamsDependency):
+            yield from changed_params(dep)
+    for file, state in status.items():
+        if state in MISSING:
+            continue
+        if file in stage.outs:
+            yield f"{file} is not what the stage wrote"
+        else:
+            yield f"{file} {'modified' if file.hash_info else 'is a new dependency'}{edited(str(file))}"
+
+
+def changed_params(dep: ParamsDependency) -> Iterator[str]:
+    """`key: old → new` for each parameter that is not as in dvc.lock."""
+    old, new = flat(dep.hash_info.value or {}), flat(dep.read_params())
+    for name in dict.fromkeys([*new, *old]):
+        if old.get(name, ABSENT) != new.get(name, ABSENT):
+            yield f"{name}: {short(old.get(name, ABSENT))} → {short(new.get(name, ABSENT))}"
+
+
+ABSENT = object()
+
+
+def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Every leaf of nested parameters by its full name."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return leaves
+
+
+def short(value: Any) -> str:
+    text = "nothing" if value is ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 36 else f"{text[:17]} … {text[-16:]}"
+
+
+def edited(folder: str) -> str:
+    """Which files of a folder differ from the last commit, if any and if git can tell."""
+    if not Path(folder).is_dir():
+        return ""
+    listed = subprocess.run(["git", "diff", "--name-only", "HEAD", "--", folder], capture_output=True, text=True)
+    return f" ({', '.join(Path(name).name for name in listed.stdout.split())})" if listed.stdout else ""
+
+
+def restorable(stage: Any) -> bool:
+    """Whether the run cache has what `stage` would write from its present inputs."""
+    try:
+        stage.save_deps()
+        for out in stage.outs:
+            out.hash_info = HashInfo()  # or DVC takes the outputs in dvc.lock for those of these inputs
+        stage.repo.stage_cache.restore(stage, dry=True)
+    except DvcException:
+        return False
+    return True
+
+
+def reads(files: set[Any], stage: Any) -> bool:
+    """Whether one of `files` is, holds or lies in an output of `stage`."""
+    pairs = [(f"{file}/", f"{out}/") for file in files for out in stage.outs]
+    return any(file.startswith(out) or out.startswith(file) for file, out in pairs)
+
+
+def names(stages: list[str], known: Plan) -> list[str]:
+    """Stages in few words: those of one matrix together."""
+    words = []
+    for kind in dict.fromkeys(stage.partition("@")[0] for stage in stages):
+        mine, every = ([name for name in some if name.partition("@")[0] == kind] for some in (stages, known.commands))
+        if len(mine) == len(every):
+            words.append(f"{kind} (all {len(every)})" if len(every) > 1 else kind)
+        elif len(mine) <= 2:
+            words += mine
+        else:
+            words.append(f"{mine[0]} … {mine[-1].partition('@')[2]} ({len(mine)} of {len(every)})")
+    return words
+
+
+def wrapped(words: list[str], width: int) -> list[str]:
+    """`words` with commas between them, in lines that break only there."""
+    text = ", ".join(word.replace(" ", "\0") for word in words)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, max_lines=5, placeholder=" …")
+    return [line.replace("\0", " ") for line in lines]
+
+
+def duration(stages: list[str], known: Plan, logs: Path) -> str:
+    """How long `stages` take one after the other: for each the median of what earlier runs of its script logged."""
+    scripts = [re.search(r"(\w+)\.py", known.commands[stage]) for stage in stages]
+    total = 0.0
+    for script, count in Counter(found[1] for found in scripts if found).items():
+        took = [json.loads(log.read_text())["seconds"] for log in (logs / script).rglob("*.json")]
+        total += count * statistics.median(took or [0])
+    if total < 60:
+        return f"{total:.0f} s by earlier logs" if total else ""
+    return f"{total / 3600:.1f} h by earlier logs" if total >= 5400 else f"{total / 60:.0f} min by earlier logs"
+
+
+def told(found: Plan, logs: Path = Path("logs")) -> list[str]:
+    """The plan in at most `LINES` lines of `WIDTH` columns."""
+    groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for step in sorted(found.steps, key=lambda step: step.action == MAY):
+        groups.setdefault(step.reasons, {}).setdefault(step.action, []).append(step.stage)
+    lines = []
+    for why, actions in groups.items():
+        more = [f"and {len(why) - 3} more changes"] if len(why) > 3 else []
+        lines += [textwrap.shorten(reason, WIDTH, placeholder=" …") for reason in [*why[:3], *more]]
+        for action, stages in actions.items():
+            note = "from the run cache" if action == RESTORE else duration(stages, found, logs)
+            text = wrapped(names(stages, found), WIDTH - 37)
+            lines.append(f"  {action:<9} {text[0]:<{WIDTH - 37}} {note}".rstrip())
+            lines += [f"  {'':<9} {line}" for line in text[1:]]
+    lacks = lacking_told(found, logs)
+    if len(lines) + len(lacks) > LINES:
+        cut = LINES - len(lacks) - 1
+        lines = [*lines[:cut], f"… and {len(lines) - cut} more lines"]
+    return lines + lacks or ["nothing to run: dvc.lock has this code, these parameters and these outputs"]
+
+
+def lacking_told(found: Plan, logs: Path) -> list[str]:
+    if not found.missing:
+        return []
+    lines = [f"{len(found.missing)} stages with results that are not here, since they are not in git:"]
+    lines += [f"  {line}" for line in wrapped(names(found.missing, found), WIDTH - 2)]
+    took = duration(found.missing, found, logs)
+    lines.append(f"  `dvc repro` makes them again{took and f' ({took})'}; `dvc repro --allow-missing` does not")
+    if found.first:
+        lines.append("  but what will run reads these (`make records` brings records, `dvc repro prepare` images):")
+        lines += [f"    {line}" for line in wrapped(names(found.first, found), WIDTH - 4)]
+    return lines
+
+
+def main() -> None:
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo() as repo, repo.lock:
+            found = plan(repo)
+    except LockError:
+        raise BadInput("another DVC is at work here: ask again when it has ended") from None
+    except DvcException as error:
+        raise BadInput(f"DVC says: {error}") from None
+    print("\n".join(told(found)))
+
+
+if __name__ == "__main__":
+    run(main)
