@@ -1,0 +1,92 @@
+"""The files at the top that others' programs read: against their published schemas, and against one another."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bnstudy import BadInput
+from bnstudy.params import load
+from conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def against_schema(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_citation_fits_its_format() -> None:
+    against_schema("--builtin-schema", "vendor.citation-file-format", "CITATION.cff")
+
+
+def test_workflows_fit_their_format_and_may_only_read() -> None:
+    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    assert workflows
+    against_schema("--builtin-schema", "vendor.github-workflows", *map(str, workflows))
+    for path in workflows:
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            assert "permissions" not in job
+            # A name or title of a pull request in a script would be run as one.
+            assert not [step["run"] for step in job["steps"] if "${{" in step.get("run", "")]
+
+
+def test_what_workflow_and_container_run_is_here() -> None:
+    targets = (ROOT / "Makefile").read_text().replace("$(VENV)", ".venv")
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert f"{container['postCreateCommand'].removeprefix('make ')}:" in targets
+    text = (ROOT / ".github/workflows/check.yml").read_text()
+    for target in re.findall(r"\bmake (\w+)", text):
+        assert f"\n{target}:" in targets
+    for file in re.findall(r"\b(?:tools|requirements)/[\w./-]+", text):
+        assert (ROOT / file).is_file()
+
+
+def test_citation_license_and_project_agree() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    authors = [author["name"] for author in PROJECT["authors"]]
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == authors
+    assert (ROOT / "LICENSE").read_text().startswith(f"{citation['license']} License\n")
+    assert f"Copyright (c) 2026 {authors[0]}\n" in (ROOT / "LICENSE").read_text()
+    assert set(PROJECT["urls"].values()) == {reference["url"] for reference in citation["references"]}
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/data.md", "docs/models.md", "docs/trust.md"])
+def test_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text()
+    links = [part.partition(")")[0].partition("#")[0] for part in text.split("](")[1:]]
+    assert links
+    missing = [link for link in links if link and "://" not in link and not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize(("source", "images"), [("mnist", 60_000), ("sample", 4_000)])
+def test_the_data_note_has_the_sizes(tmp_path: Path, source: str, images: int) -> None:
+    assert f"| `{source}` | {images:,} less `data.validation_size` |" in (ROOT / "docs/data.md").read_text()
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"data": {"source": source, "validation_size": images}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(BadInput, match=f"is not below {images}"):
+        load(tmp_path / "params.yaml")
+
+
+def test_the_locks_agree_and_reading_needs_none_of_the_heavy_packages() -> None:
+    read, study, test = (
+        set(re.findall(r"^[\w.-]+==[^ ]+", (ROOT / f"requirements/{name}.lock").read_text(), re.MULTILINE))
+        for name in ("read", "study", "test")
+    )
+    assert read < study < test
+    packages = {pin.partition("==")[0] for pin in read}
+    assert {"dvc", "pandas", "matplotlib"} <= packages
+    assert not packages & {"torch", "triton", "numba", "torchvision", "safetensors", "mlxtend"}
