@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import evaluate
 import train
 from bnstudy import BadInput
 from bnstudy.engine import device as devices
-from conftest import run, write_params
+from bnstudy.engine.models import from_file
+from bnstudy.progress import log
+from bnstudy.settings import Variant
+from conftest import run, setting_of, write_params, write_setting
 
 CPU = torch.device("cpu")
 
@@ -26,23 +28,25 @@ def test_a_device_that_is_not_there(name: str) -> None:
         devices.find(name)
 
 
-def test_a_model_carries_its_environment_and_evaluate_copies_it(
+def test_a_run_leaves_its_environment_beside_its_history_and_in_its_model(
     in_prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, threads = datetime.now(UTC), torch.get_num_threads()
     runtime = {"device": "cpu", "threads": threads + 1}
-    write_params(in_prepared, train={"steps": 1, "batch_size": 32}, study={"seeds": [0]}, runtime=runtime)
+    write_params(in_prepared, runtime=runtime)
+    write_setting("train/note_plain/0", setting_of("plain", steps=1))
+    monkeypatch.setattr(sys, "argv", ["train", "note_plain", "0"])
     try:
-        for script, argv in ((train, ["plain", "0"]), (evaluate, ["plain"])):
-            monkeypatch.setattr(sys, "argv", [script.__name__, *argv])
-            script.main()
+        train.main()
     finally:
         torch.set_num_threads(threads)
-    found = json.loads(Path("metrics/evaluation/plain.json").read_text())["runs"][0]["environment"]
+    found = json.loads(Path("metrics/train/note_plain/0.json").read_text())
+    path = Path("models/train/note_plain/0.safetensors")
+    assert from_file(path, "note_plain", 0, Variant.model_validate)[1] == found
     assert found == devices.environment(CPU) | {"threads": threads + 1, "deterministic": True}
     assert found["machine"] == os.uname().machine
     # The log of the run says the same, and when it ran.
-    log = json.loads(Path("logs/train/plain/0.json").read_text())
+    log = json.loads(Path("logs/train/note_plain/0.json").read_text())
     assert found.items() <= log.items()
     assert log["commit"] is None
     started = datetime.fromisoformat(log["started"])
@@ -55,8 +59,8 @@ def test_a_log_names_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
 
     def commit() -> str:
-        devices.log("sweep/plain/rate_0.1", CPU, time.time())
-        return str(json.loads(Path("logs/sweep/plain/rate_0.1.json").read_text())["commit"])
+        log("sweep/plain", devices.environment(CPU), time.time())
+        return str(json.loads(Path("logs/sweep/plain.json").read_text())["commit"])
 
     run(tmp_path, "git", "init", "--quiet")
     assert commit() == "None"

@@ -15,14 +15,15 @@ import bnstudy.engine.fast_cpu
 import torch
 from bnstudy.engine import device, network, training
 from bnstudy.params import load
+from bnstudy.settings import setting
 params = load()
+setting = setting(params, "batch_norm", 0.1, 2).at(batch_size=32)
 where = device.prepare(params.runtime.model_copy(update={"device": "cpu", "threads": 1}))
-net = network.build(params.variants["batch_norm"], 0, where)
-train = params.train.model_copy(update={"batch_size": 32, "steps": 2})
+net = network.build(setting.network, 0, where)
 random = torch.Generator().manual_seed(0)
 images = torch.randint(0, 256, (64, 28, 28), generator=random, dtype=torch.uint8)
 labels = torch.randint(0, 10, (64,), generator=random)
-list(training.updates(net, training.accumulators(net, train), images, labels, train, 0))
+list(training.updates(net, training.accumulators(net, setting), images, labels, setting, 0))
 digest = hashlib.sha256()
 for tensor in net.state_dict().values():
     digest.update(tensor.numpy().tobytes())

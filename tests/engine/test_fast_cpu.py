@@ -13,12 +13,11 @@ from torch import Tensor
 from bnstudy.engine import fast_cpu
 from bnstudy.engine.fast_cpu import crelu_pool, pooled, product, unpool
 from bnstudy.engine.network import Network, Norm, initialize
-from bnstudy.params import Variant, load
-from conftest import ROOT
+from bnstudy.settings import Variant
+from conftest import ROOT, setting_of
 
-PARAMS = load(ROOT / "params.yaml")
-BATCH = PARAMS.variants["batch_norm"]
-LAYER = {"normalization": "layer", "initializer": "he", "normalize_logits": False, "epsilon": 0.001, "scale": True}
+BATCH = setting_of().network
+LAYER = {"normalization": "layer", "initializer": "he", "normalize_logits": False, "epsilon": 0.001}
 IMAGES_NHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8))
 
 
@@ -26,8 +25,8 @@ IMAGES_NHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 28, 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     "variant",
-    [BATCH, BATCH.model_copy(update={"scale": True}), PARAMS.variants["plain"], Variant.model_validate(LAYER)],
-    ids=["batch", "batch with a gain", "none", "layer"],
+    [BATCH, setting_of("plain").network, Variant.model_validate(LAYER)],
+    ids=["batch", "none", "layer"],
 )
 def test_the_fast_path_is_the_plain_one(
     variant: Variant, training: bool, capability: str, monkeypatch: pytest.MonkeyPatch
@@ -181,12 +180,11 @@ def test_the_product_of_the_hidden_layer(capability: str, monkeypatch: pytest.Mo
     assert gradients[1].is_contiguous(memory_format=torch.channels_last)  # as the weight, so that Adagrad is fast
 
 
-@pytest.mark.parametrize("scale", [False, True])
-def test_batch_variance_is_right_to_float32(scale: bool) -> None:
+def test_batch_variance_is_right_to_float32() -> None:
     """Over as many values as a training batch has in conv1; PyTorch's own channels-last kernel is off by 1e-4."""
     x = torch.rand(1024, 28, 28, 16, generator=torch.Generator().manual_seed(3)).permute(0, 3, 1, 2) + 1
     expected = x.double().var((0, 2, 3))
-    norm = Norm(16, BATCH.model_copy(update={"decay": 0.0, "scale": scale}))
+    norm = Norm(16, BATCH.model_copy(update={"decay": 0.0}))
     crelu_pool(norm, x)
     np.testing.assert_allclose(norm.moving_variance.detach(), expected, rtol=3e-6)
 

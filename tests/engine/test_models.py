@@ -7,10 +7,9 @@ import torch
 
 from bnstudy.engine.models import to_bytes
 from bnstudy.engine.network import build
-from bnstudy.params import load
-from conftest import ROOT
+from conftest import setting_of
 
-BATCH = load(ROOT / "params.yaml").variants["batch_norm"]
+BATCH = setting_of().network
 CPU = torch.device("cpu")
 
 

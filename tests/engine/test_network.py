@@ -10,19 +10,18 @@ from torch import Tensor
 
 from bnstudy.engine import fast_cpu
 from bnstudy.engine.network import LAYERS, Network, crelu, initialize
-from bnstudy.params import Variant, load
-from conftest import ROOT
+from bnstudy.settings import Variant
+from conftest import setting_of
 
-PARAMS = load(ROOT / "params.yaml")
-BATCH = PARAMS.variants["batch_norm"]
-PLAIN = PARAMS.variants["plain"]
+BATCH = setting_of("batch_norm").network
+PLAIN = setting_of("plain").network
 IMAGES_NHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8))
 
 
 def with_normalization(kind: str, **keys: object) -> Variant:
     base = {"normalization": kind, "initializer": "truncated_normal"}
     if kind != "none":
-        base |= {"normalize_logits": False, "epsilon": 0.001, "scale": True}
+        base |= {"normalize_logits": False, "epsilon": 0.001}
     return Variant.model_validate(base | keys)
 
 
@@ -125,7 +124,6 @@ def test_every_combination_learns(kind: str, initializer: str) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     names = [name for name, _ in network.named_parameters()]
     assert sum(name.endswith("bias") for name in names) == 4
-    assert sum(name.endswith("scale") for name in names) == (0 if kind == "none" else 3)
 
 
 def test_initial_weights_are_a_truncated_normal() -> None:
@@ -148,7 +146,7 @@ def test_he_weights_keep_the_variance() -> None:
         np.testing.assert_allclose(ratio, ratio.flatten()[0], rtol=1e-4)
 
 
-def test_variants_of_a_seed_share_their_initial_weights_and_seeds_do_not() -> None:
+def test_networks_of_a_seed_share_their_initial_weights_and_seeds_do_not() -> None:
     for layer in LAYERS:
         ours = getattr(build(BATCH, 3), layer).weight
         assert torch.equal(ours, getattr(build(PLAIN, 3), layer).weight)

@@ -13,7 +13,8 @@ import torch
 
 from bnstudy.engine import training
 from bnstudy.engine.network import Network, initialize
-from bnstudy.params import LearningRate, Train, Variant
+from bnstudy.params import LearningRate
+from bnstudy.settings import Setting, Variant
 
 REFERENCE = np.load(Path(__file__).with_name("slim_reference.npz"))
 # TensorFlow holds both constants in float32.
@@ -25,18 +26,18 @@ VARIANTS = {
         normalize_logits=True,
         decay=1 - MOMENTUM,
         epsilon=0.001,
-        scale=False,
     ),
     "plain": Variant(normalization="none", initializer="truncated_normal"),
 }
 LAYERS = {"conv1": (5, 5, 1, 16), "conv2": (5, 5, 32, 32), "fc1": (7, 7, 64, 1024), "logits": (2048, 10)}
-TRAIN = Train(
+SETTING = Setting(
+    name="either",
+    network=VARIANTS["plain"],  # of which the loop asks nothing
     steps=12,
     batch_size=32,
-    learning_rate=LearningRate(initial=RATE, decay_rate=0.95, decay_steps=1000, staircase=True),
+    learning_rate=LearningRate(initial=RATE, decay_rate=0.95, decay_steps=1000, staircase=True, ramp_steps=0),
     initial_accumulator=0.1,
     keep_prob=1.0,
-    evaluate_every=1,
     precision="float32",
 )
 
@@ -70,8 +71,8 @@ def trained(request: pytest.FixtureRequest) -> SimpleNamespace:
     logits, states, losses = {0: training.predict(network, images[384:])}, {}, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "batch_indices", lambda seed, step, n, size: np.arange(step * size, (step + 1) * size))
-        sums = training.accumulators(network, TRAIN)
-        for step, loss, _ in training.updates(network, sums, images[:384], labels[:384], TRAIN, seed=0):
+        sums = training.accumulators(network, SETTING)
+        for step, loss, _ in training.updates(network, sums, images[:384], labels[:384], SETTING, seed=0):
             losses.append(loss.item())
             logits[step] = training.predict(network, images[384:])
             states[step] = {key: value.clone() for key, value in network.state_dict().items()}
@@ -115,5 +116,5 @@ def test_weights(trained: SimpleNamespace, step: int) -> None:
 
 
 def test_learning_rates() -> None:
-    ours = [training.learning_rate(TRAIN.learning_rate, step) for step in range(12)]
+    ours = [training.learning_rate(SETTING.learning_rate, step) for step in range(12)]
     np.testing.assert_allclose(ours, REFERENCE["plain/lr"], rtol=1e-7)

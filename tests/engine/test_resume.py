@@ -18,11 +18,10 @@ from bnstudy.engine.resume import Checkpoint, State
 from bnstudy.engine.rows import HistoryRow
 from bnstudy.engine.training import history
 from bnstudy.files import forget_finished
-from bnstudy.params import Params, load
-from conftest import ENVIRONMENT, ROOT, write_params
+from bnstudy.params import Runtime
+from conftest import ENVIRONMENT, PARAMS, ROOT, setting_of, write_params, write_setting
 
 CPU = torch.device("cpu")
-SHORT = {"steps": 6, "batch_size": 32, "evaluate_every": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -34,21 +33,14 @@ def signals_stay_as_they_are() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def parameters(**runtime: Any) -> Params:
-    params = load(ROOT / "params.yaml")
-    return params.model_copy(
-        update={
-            "train": params.train.model_copy(update=SHORT),
-            "runtime": params.runtime.model_copy(update=runtime),
-        }
-    )
+def runtime(**changes: Any) -> Runtime:
+    return PARAMS.runtime.model_copy(update=changes)
 
 
-def rows(
-    name: str, params: Params, checkpoint: Checkpoint, stop_after: int | None = None
-) -> tuple[list[HistoryRow], Network]:
+def rows(name: str, checkpoint: Checkpoint, stop_after: int | None = None) -> tuple[list[HistoryRow], Network]:
     """The history of a short run, up to a Ctrl-C in the middle of update `stop_after`."""
-    network = build(params.variants[name], 0, CPU)
+    setting = setting_of(name)
+    network = build(setting.network, 0, CPU)
     real_due = checkpoint.due
 
     def due(step: int) -> bool:
@@ -57,7 +49,7 @@ def rows(
         return real_due(step)
 
     checkpoint.due = due  # type: ignore[method-assign]
-    return history(network, params.train, 0, checkpoint), network
+    return history(network, setting, 0, checkpoint, [4, 6], [6]), network
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "plain"])
@@ -65,23 +57,22 @@ def rows(
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     in_prepared: Path, name: str, stop_after: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = parameters()
-    expected, whole = rows(name, params, Checkpoint("whole", 6, [], CPU, params.runtime))
+    expected, whole = rows(name, Checkpoint("whole", 6, [], CPU, runtime()))
     module.catch_signals()
     with pytest.raises(SystemExit) as left:
-        rows(name, params, Checkpoint("cut", 6, [], CPU, params.runtime), stop_after)
+        rows(name, Checkpoint("cut", 6, [], CPU, runtime()), stop_after)
     assert left.value.code == 128 + signal.SIGINT
     assert f"kept the state after step {stop_after}" in capsys.readouterr().err
     module.stopped_by.clear()
-    found, resumed = rows(name, params, Checkpoint("cut", 6, [], CPU, params.runtime))
+    found, resumed = rows(name, Checkpoint("cut", 6, [], CPU, runtime()))
     assert f"cut: going on after step {stop_after}" in capsys.readouterr().err
     assert found == expected
     states = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
 
 
-def saved(determinants: Any = "a", **runtime: Any) -> Checkpoint:
-    checkpoint = Checkpoint("run", 6, determinants, CPU, parameters(**runtime).runtime)
+def saved(determinants: Any = "a", **changes: Any) -> Checkpoint:
+    checkpoint = Checkpoint("run", 6, determinants, CPU, runtime(**changes))
     checkpoint.save(State(3, {"x": torch.arange(5.0)}, [[1, 0.1]]))
     return checkpoint
 
@@ -90,7 +81,7 @@ def test_a_state_comes_back_as_it_was(in_prepared: Path) -> None:
     state = saved().load()
     assert state is not None
     assert (state.step, state.rows, state.tensors["x"].tolist()) == (3, [[1, 0.1]], [0, 1, 2, 3, 4])
-    checkpoint = Checkpoint("run", 6, "a", CPU, parameters().runtime)
+    checkpoint = Checkpoint("run", 6, "a", CPU, runtime())
     checkpoint.finish()
     finished = checkpoint.load()  # DVC may be killed before it has recorded the results
     assert finished is not None
@@ -121,7 +112,7 @@ def test_a_state_of_another_run_is_ignored_with_a_line(
 ) -> None:
     saved()
     deterministic = torch.are_deterministic_algorithms_enabled()  # another test may have said so
-    others = [Checkpoint("run", 6, "b", CPU, parameters().runtime)]
+    others = [Checkpoint("run", 6, "b", CPU, runtime())]
     for where, name, value in (
         (torch, "__version__", "0"),
         (torch, "are_deterministic_algorithms_enabled", lambda: not deterministic),
@@ -130,11 +121,11 @@ def test_a_state_of_another_run_is_ignored_with_a_line(
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, value)
-            others.append(Checkpoint("run", 6, "a", CPU, parameters().runtime))
+            others.append(Checkpoint("run", 6, "a", CPU, runtime()))
     for other in others:
         assert other.load() is None
         assert "is of another run" in capsys.readouterr().err
-    assert Checkpoint("run", 6, "a", CPU, parameters().runtime).load() is not None
+    assert Checkpoint("run", 6, "a", CPU, runtime()).load() is not None
 
 
 def test_a_save_cut_short_leaves_the_last_state(in_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,9 +143,9 @@ def test_a_save_cut_short_leaves_the_last_state(in_prepared: Path, monkeypatch: 
 
 
 def test_how_often_a_state_is_due(in_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = Checkpoint("run", 9, "a", CPU, parameters(checkpoint_every=3).runtime)
+    every = Checkpoint("run", 9, "a", CPU, runtime(checkpoint_every=3))
     assert [step for step in range(1, 10) if every.due(step)] == [3, 6]
-    timed = Checkpoint("run", 9, "a", CPU, parameters().runtime)
+    timed = Checkpoint("run", 9, "a", CPU, runtime())
     now = timed.saved_at
     for seconds, at_the_end, expected in [(5, False, False), (59, False, False), (61, False, True), (11, True, True)]:
         monkeypatch.setattr(time, "monotonic", lambda at=now + seconds: at)
@@ -162,7 +153,7 @@ def test_how_often_a_state_is_due(in_prepared: Path, monkeypatch: pytest.MonkeyP
 
 
 def train(folder: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "src/train.py"), "batch_norm", "0"]
+    command = [sys.executable, str(ROOT / "src/train.py"), "own_rate", "0"]
     return subprocess.Popen(
         command, cwd=folder, env=ENVIRONMENT | environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -177,9 +168,9 @@ def until(condition: Any, seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_process_goes_on_and_writes_the_same_bytes(in_prepared: Path, number: int) -> None:
-    short = {"steps": 60, "batch_size": 32, "evaluate_every": 20}
-    write_params(in_prepared, train=short, runtime={"checkpoint_every": 5})
-    outputs = [Path("models/batch_norm/0.safetensors"), Path("metrics/history/batch_norm/0.csv")]
+    write_params(in_prepared, runtime={"checkpoint_every": 5})
+    write_setting("train/own_rate/0", setting_of(steps=60, batch_size=32))
+    outputs = [Path("models/train/own_rate/0.safetensors"), Path("metrics/train/own_rate/0.csv")]
     whole = train(in_prepared)
     whole.communicate(timeout=60)
     assert whole.returncode == 0
@@ -187,7 +178,7 @@ def test_a_killed_process_goes_on_and_writes_the_same_bytes(in_prepared: Path, n
     for path in outputs:
         path.unlink()
     forget_finished("")
-    state = Path("checkpoints/train/batch_norm/0.state")
+    state = Path("checkpoints/train/own_rate/0.state")
     killed = train(in_prepared)
     until(state.exists)
     killed.send_signal(number)
@@ -210,7 +201,7 @@ def test_a_killed_process_goes_on_and_writes_the_same_bytes(in_prepared: Path, n
 
 
 def test_ctrl_c_during_the_imports_is_no_traceback(in_prepared: Path) -> None:
-    command = [sys.executable, "-v", str(ROOT / "src/train.py"), "plain", "0"]
+    command = [sys.executable, "-v", str(ROOT / "src/train.py"), "note_plain", "0"]
     write_params(in_prepared)
     with subprocess.Popen(command, cwd=in_prepared, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
@@ -222,14 +213,15 @@ def test_ctrl_c_during_the_imports_is_no_traceback(in_prepared: Path) -> None:
 
 def test_a_training_ends_with_the_dvc_that_started_it(in_prepared: Path) -> None:
     """SIGKILL of DVC alone would leave its child training beside the next one."""
-    write_params(in_prepared, train={"batch_size": 32}, runtime={"checkpoint_every": 5})
-    training = f"{sys.executable} {ROOT}/src/train.py plain 0; true"
+    write_params(in_prepared, runtime={"checkpoint_every": 5})
+    write_setting("train/note_plain/0", setting_of("plain", steps=2000, batch_size=32))
+    training = f"{sys.executable} {ROOT}/src/train.py note_plain 0; true"
     script = f"import subprocess; subprocess.run(['sh', '-c', {training!r}])"
-    environment = ENVIRONMENT | {"DVC_STAGE": "train@plain-0"}
+    environment = ENVIRONMENT | {"DVC_STAGE": "train@note_plain-0"}
     dvc = subprocess.Popen(
         [sys.executable, "-c", script], cwd=in_prepared, env=environment, stderr=subprocess.PIPE, text=True
     )
-    until(Path("checkpoints/train/plain/0.state").exists)
+    until(Path("checkpoints/train/note_plain/0.state").exists)
     dvc.kill()
     _, errors = dvc.communicate(timeout=60)  # ends when the last process that could write to it has ended
-    assert "plain/0: stopped; kept the state after step" in errors
+    assert "note_plain/0: stopped; kept the state after step" in errors

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from bnstudy.engine.data import batch_indices
 from bnstudy.engine.network import Network, build
 from bnstudy.engine.training import accumulators, dropout_mask, evaluate, learning_rate, update, updates
-from bnstudy.params import LearningRate, Train, load
-from conftest import ROOT, run
+from bnstudy.params import LearningRate
+from bnstudy.settings import Setting
+from conftest import PARAMS, ROOT, run, setting_of
 
-PARAMS = load()
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
 IMAGES_NHW = torch.from_numpy(RANDOM.integers(0, 256, (96, 28, 28), dtype=np.uint8))
 LABELS_N = torch.from_numpy(RANDOM.integers(0, 10, 96))
-SHORT = PARAMS.train.model_copy(update={"steps": 6, "batch_size": 16})
+SHORT = setting_of()
 
 
 def network(name: str = "batch_norm", seed: int = 0) -> Network:
-    return build(PARAMS.variants[name], seed, torch.device("cpu"))
+    return build(setting_of(name).network, seed, torch.device("cpu"))
 
 
-def losses(net: Network, train: Train = SHORT, seed: int = 0) -> list[float]:
-    return [loss.item() for _, loss, _ in updates(net, accumulators(net, train), IMAGES_NHW, LABELS_N, train, seed)]
+def losses(net: Network, setting: Setting = SHORT, seed: int = 0) -> list[float]:
+    return [loss.item() for _, loss, _ in updates(net, accumulators(net, setting), IMAGES_NHW, LABELS_N, setting, seed)]
 
 
 def test_staircase_of_the_note() -> None:
@@ -38,12 +38,22 @@ def test_staircase_of_the_note() -> None:
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.095, 0.095, 0.09025, 0.063024941], rtol=1e-8)
 
 
-@given(st.floats(1e-4, 10), st.floats(0.01, 1), st.integers(1, 500), st.booleans(), st.integers(0, 3000))
+@given(
+    st.floats(1e-4, 10),
+    st.floats(0.01, 1),
+    st.integers(1, 500),
+    st.booleans(),
+    st.integers(0, 3000),
+    st.integers(0, 3000),
+)
 def test_schedule_by_repeated_multiplication(
-    initial: float, decay_rate: float, decay_steps: int, staircase: bool, step: int
+    initial: float, decay_rate: float, decay_steps: int, staircase: bool, ramp_steps: int, step: int
 ) -> None:
-    schedule = LearningRate(initial=initial, decay_rate=decay_rate, decay_steps=decay_steps, staircase=staircase)
-    expected = initial
+    """And, on the ramp, by repeated addition: update `ramp_steps` is the first at the whole rate."""
+    schedule = LearningRate(
+        initial=initial, decay_rate=decay_rate, decay_steps=decay_steps, staircase=staircase, ramp_steps=ramp_steps
+    )
+    expected = initial * sum([1 / ramp_steps] * (step + 1)) if step + 1 < ramp_steps else initial
     for _ in range(step // decay_steps):
         expected *= decay_rate
     if not staircase:
@@ -53,13 +63,13 @@ def test_schedule_by_repeated_multiplication(
 
 def test_adagrad_by_hand() -> None:
     """Accumulator += g², weight -= rate * g / sqrt(accumulator), from 0.1 and without epsilon."""
-    train = SHORT.model_copy(
+    setting = SHORT.model_copy(
         update={"keep_prob": 1.0, "learning_rate": SHORT.learning_rate.model_copy(update={"decay_steps": 2})}
     )
     ours, ref = network().double(), network().double()
-    losses(ours, train)
+    losses(ours, setting)
     squares = [torch.full_like(p, 0.1) for p in ref.parameters()]
-    for step in range(train.steps):
+    for step in range(setting.steps):
         rows = batch_indices(0, step, 96, 16)
         ref.train()
         ref.zero_grad()
@@ -97,12 +107,13 @@ def test_a_training_does_not_import_a_compiler() -> None:
         import sys, torch
         from bnstudy import params
         from bnstudy.engine import device, network, training
+        from bnstudy.settings import setting
         params = params.load()
+        setting = setting(params, "batch_norm", 0.1, 1).at(batch_size=4)
         where = device.prepare(params.runtime.model_copy(update={"device": "cpu"}))
-        net = network.build(params.variants["batch_norm"], 0, where)
+        net = network.build(setting.network, 0, where)
         images, labels = torch.zeros(8, 28, 28, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
-        train = params.train.model_copy(update={"batch_size": 4})
-        next(training.updates(net, training.accumulators(net, train), images, labels, train, 0))
+        next(training.updates(net, training.accumulators(net, setting), images, labels, setting, 0))
         assert "torch._dynamo" not in sys.modules
     """
     run(ROOT, sys.executable, "-c", script, PYTHONPATH=str(ROOT / "src"))
@@ -129,7 +140,7 @@ def test_a_run_is_a_function_of_its_seed() -> None:
     assert losses(network(seed=1), seed=2) != first
 
 
-def test_variants_of_a_seed_see_the_same_images_in_the_same_order() -> None:
+def test_networks_of_a_seed_see_the_same_images_in_the_same_order() -> None:
     runs = []
     for name in ("batch_norm", "plain"):
         net = network(name)
@@ -166,8 +177,8 @@ def test_evaluation_beside_numpy() -> None:
 
 
 def test_bfloat16_is_near_float32() -> None:
-    train = SHORT.model_copy(update={"precision": "bfloat16"})
-    narrow, wide = losses(network(), train), losses(network())
+    setting = SHORT.model_copy(update={"precision": "bfloat16"})
+    narrow, wide = losses(network(), setting), losses(network())
     assert narrow != wide
     assert narrow[0] == pytest.approx(wide[0], rel=0.02)
     assert all(p.dtype == torch.float32 for p in network().parameters())

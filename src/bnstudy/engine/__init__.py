@@ -1,7 +1,9 @@
 """What fixes the bits of a run: the only code that trainings depend on, beside their script.
 
-network (with fast_cpu), data, training, averages; run and resume around them; rows and models, which they leave.
-Outside of this folder only `bnstudy.files` and `bnstudy.BadInput` are used, neither of which can change a bit.
+network (with fast_cpu), data, grid, training, short, averages; run and resume around them; rows and models, which they
+leave.
+Outside of this folder only `bnstudy.files`, `bnstudy.progress` and `bnstudy.BadInput` are used, none of which can
+change a bit.
 """
 
 import os

@@ -1,71 +1,48 @@
 """The moving averages of many decays, carried along by one training: how far each lags behind the weights.
 
 The decay never touches the weights in training, so one run carries the averages of every decay; only the evaluation
-costs more. The weights are those of the variant's `train` run with the same seed.
+costs more.
 """
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from bnstudy.engine.network import Network, Norm
-from bnstudy.engine.resume import Checkpoint, State
-from bnstudy.engine.rows import WarmupRow
-from bnstudy.engine.training import (
-    Diverged,
-    accumulators,
-    dropout_mask,
-    evaluate,
-    loss_and_accuracy,
-    restore,
-    state_tensors,
-    tensors,
-    updates,
-)
+from bnstudy.engine.network import LAYERS, Network, Norm
+from bnstudy.engine.rows import AveragesRow
+from bnstudy.engine.training import dropout_mask, evaluate, loss_and_accuracy
 
 if TYPE_CHECKING:
-    from bnstudy.params import Train, Warmup
+    from bnstudy.params import Averages
+    from bnstudy.settings import Setting
 
 SPARE_STEP = 2**31  # the first step of dropout masks that no update uses
 
 
-class Averages(NamedTuple):
-    """The moving averages of each decay, `values` float32 [decays, 2, channels], from `start` [2, channels]."""
-
-    decays: list[float]
-    start: Tensor
-    values: Tensor
-
-    def after(self, batch_2C: Tensor) -> "Averages":
-        """With the statistics of one more batch."""
-        decays_D11 = torch.tensor(self.decays, device=batch_2C.device).view(-1, 1, 1)
-        return self._replace(values=decays_D11 * self.values + (1 - decays_D11) * batch_2C)
-
-
-def evaluation_steps(steps: int, evaluate_every: int) -> set[int]:
-    """Six steps per decade until `evaluate_every`, then its multiples, and the last step."""
-    early = {round(10 ** (k / 6)) for k in range(60)}
-    return {step for step in early if step < min(evaluate_every, steps)} | {*range(0, steps, evaluate_every), steps} - {
-        0
-    }
-
-
-def averaging_layers(network: Network) -> list[Norm]:
-    return [module for module in network.modules() if isinstance(module, Norm)]
+def averaging_layers(network: Network) -> dict[str, Norm]:
+    """The layers that keep moving averages, by name."""
+    norms = zip(LAYERS, (network.norm1, network.norm2, network.norm3, network.norm4), strict=True)
+    return {name: norm for name, norm in norms if isinstance(norm, Norm)}
 
 
 def statistics(network: Network) -> Tensor:
     """The moving means and variances of all layers, [2, channels of all layers]."""
-    layers = averaging_layers(network)
+    layers = averaging_layers(network).values()
     return torch.cat([torch.stack([layer.moving_mean, layer.moving_variance]) for layer in layers], 1)
 
 
-def set_statistics(network: Network, values_2C: Tensor) -> None:
+def by_layer(network: Network, values_2C: Tensor) -> dict[str, Tensor]:
+    """Values of all channels, [2, channels], as [2, channels of the layer] by its name."""
     layers = averaging_layers(network)
-    parts = torch.split(values_2C, [layer.bias.numel() for layer in layers], 1)
-    for layer, part in zip(layers, parts, strict=True):
+    return dict(zip(layers, torch.split(values_2C, [layer.bias.numel() for layer in layers.values()], 1), strict=True))
+
+
+@torch.no_grad()
+def set_statistics(network: Network, values_2C: Tensor) -> None:
+    for name, part in by_layer(network, values_2C).items():
+        layer = averaging_layers(network)[name]
         layer.moving_mean.copy_(part[0])
         layer.moving_variance.copy_(part[1])
 
@@ -87,6 +64,24 @@ def precise_statistics(network: Network, images_NHW: Tensor, keep_prob: float, s
     return torch.stack([means.mean(0), variances.mean(0) + means.var(0, correction=0)])
 
 
+def distances(network: Network, values_2C: Tensor, precise_2C: Tensor, epsilon: float) -> dict[str, float]:
+    """How far statistics are from precise ones, as the columns of `AveragesRow` tell it.
+
+    A standard deviation is that which the network divides by, epsilon included.
+    """
+    found, parts = dict[str, float](), by_layer(network, precise_2C)
+    for layer, (mean_C, variance_C) in by_layer(network, values_2C).items():
+        precise_mean_C, precise_variance_C = parts[layer]
+        sigma_C = (precise_variance_C + epsilon).sqrt()
+        off = {
+            "mean": mean_C - precise_mean_C,
+            "deviation": (variance_C.clamp(min=0) + epsilon).sqrt() - sigma_C,
+        }
+        for what, off_C in off.items():
+            found[f"{layer}_{what}"] = (off_C / sigma_C).square().mean().sqrt().item()
+    return found
+
+
 @torch.no_grad()
 def evaluate_by_batch(network: Network, images_NHW: Tensor, labels_N: Tensor) -> tuple[float, float]:
     """Loss and accuracy when each 1,000 images are normalized by their own statistics; no dropout."""
@@ -94,51 +89,50 @@ def evaluate_by_batch(network: Network, images_NHW: Tensor, labels_N: Tensor) ->
     return loss_and_accuracy(torch.cat([network(images) for images in torch.split(images_NHW, 1000)]), labels_N)
 
 
-def measure(
-    network: Network, step: int, averages: Averages, precise_2C: Tensor, test: tuple[Tensor, Tensor]
-) -> list[WarmupRow]:
-    """Test loss and accuracy after `step` updates, by every kind of statistics. Overwrites the network's averages."""
-    found = list[WarmupRow]()
-    for decay, average_2C in zip(averages.decays, averages.values, strict=True):
-        set_statistics(network, average_2C)
-        found.append(WarmupRow(step, "moving", decay, *evaluate(network, *test)))
-        if 0 < decay < 1:
-            start_weight = decay**step  # what is left of the initial 0 and 1
-            if start_weight > 1e-9:
-                set_statistics(network, (average_2C - start_weight * averages.start) / (1 - start_weight))
-                found.append(WarmupRow(step, "corrected", decay, *evaluate(network, *test)))
-            else:  # the same numbers
-                found.append(found[-1]._replace(statistics="corrected"))
-    found.append(WarmupRow(step, "batch", None, *evaluate_by_batch(network, *test)))
-    set_statistics(network, precise_2C)
-    found.append(WarmupRow(step, "precise", None, *evaluate(network, *test)))
-    return found
+class Carried:
+    """The moving averages of each decay, `values_D2C` float32 [decays, 2, channels], as `network` is trained.
 
-
-def lags(network: Network, train: "Train", warmup: "Warmup", seed: int, checkpoint: Checkpoint) -> list[WarmupRow]:
-    """Train `network` for `warmup.steps` updates, and measure the averages of `warmup.decays` on the way.
-
-    Its own decay must be 0: its averages then are the last batch's statistics. Goes on from `checkpoint`. Raises
-    `Diverged` when the loss is not finite at an evaluation.
+    The network's own decay must be 0: its averages are then the last batch's statistics. Its own decay in the setting
+    is the last of those carried. `rows` are the measurements so far.
     """
-    device = checkpoint.device
-    sums, train = accumulators(network, train), train.model_copy(update={"steps": warmup.steps})
-    start_2C = statistics(network)
-    averages = Averages(warmup.decays, start_2C, start_2C.repeat(len(warmup.decays), 1, 1))
-    when, done, found = evaluation_steps(warmup.steps, warmup.evaluate_every), 0, list[WarmupRow]()
-    if saved := checkpoint.load():
-        done, found = saved.step, [WarmupRow(*row) for row in saved.rows]
-        restore(network, sums, saved.tensors)
-        averages = averages._replace(values=saved.tensors["averages"].to(device))
-    (images_NHW, labels_N), test = tensors("train", device), tensors("test", device)
-    precise_NHW = images_NHW[: warmup.precise_images]
-    for step, loss, _ in updates(network, sums, images_NHW, labels_N, train, seed, done):
-        averages = averages.after(statistics(network))
-        if step in when:
-            if not math.isfinite(loss):
-                raise Diverged(step, f"{checkpoint.name}: step {step}: the loss is not finite")
-            precise_2C = precise_statistics(network, precise_NHW, train.keep_prob, seed)
-            found += measure(network, step, averages, precise_2C, test)
-        if checkpoint.due(step):
-            checkpoint.save(State(step, state_tensors(network, sums) | {"averages": averages.values}, found))
-    return found
+
+    def __init__(self, network: Network, setting: "Setting", averages: "Averages", seed: int) -> None:
+        self.network, self.setting, self.averages, self.seed = network, setting, averages, seed
+        self.start_2C = statistics(network)
+        own = setting.network.decay
+        self.decays_D11 = torch.tensor([*averages.decays, own], device=self.start_2C.device).view(-1, 1, 1)
+        self.values_D2C = self.start_2C.repeat(len(self.decays_D11), 1, 1)
+        self.rows = list[AveragesRow]()
+
+    def restore(self, values_D2C: Tensor, rows: list[list[Any]]) -> None:
+        self.values_D2C, self.rows = values_D2C.to(self.start_2C.device), [AveragesRow(*row) for row in rows]
+
+    def follow(self) -> None:
+        """Take in the statistics of the batch of the last update."""
+        self.values_D2C = self.decays_D11 * self.values_D2C + (1 - self.decays_D11) * statistics(self.network)
+
+    def measure(self, step: int, train_NHW: Tensor, validation: tuple[Tensor, Tensor]) -> None:
+        """Add a row for every kind of statistics; leave the network with the averages of its own decay."""
+        network, epsilon = self.network, self.setting.network.epsilon or 0.0
+        images = tuple(part[: self.averages.images] for part in validation)
+        used = train_NHW if step == self.setting.steps else train_NHW[: self.averages.precise_images]
+        precise_2C = precise_statistics(network, used, self.setting.keep_prob, self.seed)
+
+        def row(statistics: str, decay: float, values_2C: Tensor) -> AveragesRow:
+            set_statistics(network, values_2C)
+            off = distances(network, values_2C, precise_2C, epsilon)
+            return AveragesRow(step, statistics, decay, *evaluate(network, *images), **off)
+
+        for decay, values_2C in zip(self.averages.decays, self.values_D2C, strict=False):
+            self.rows.append(row("moving", decay, values_2C))
+            start_weight = decay**step  # what is left of the initial 0 and 1
+            if 0 < decay < 1:
+                corrected_2C = (values_2C - start_weight * self.start_2C) / (1 - start_weight)
+                far = start_weight > 1e-9  # else the same numbers
+                self.rows.append(
+                    row("corrected", decay, corrected_2C) if far else self.rows[-1]._replace(statistics="corrected")
+                )
+        self.rows.append(AveragesRow(step, "batch", None, *evaluate_by_batch(network, *images)))
+        set_statistics(network, precise_2C)
+        self.rows.append(AveragesRow(step, "precise", None, *evaluate(network, *images)))
+        set_statistics(network, self.values_D2C[-1])

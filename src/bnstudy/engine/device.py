@@ -1,14 +1,11 @@
 """Where and how a stage computes: what `runtime` in params.yaml says, applied once per process, and its record."""
 
 import ctypes
-import json
 import os
 import platform
-import subprocess
 import sys
-import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +15,6 @@ import torch
 
 from bnstudy import BadInput
 from bnstudy.engine import fast_cpu
-from bnstudy.files import write
 
 if TYPE_CHECKING:
     from bnstudy.params import Runtime
@@ -66,6 +62,8 @@ def environment(device: torch.device) -> dict[str, str | int | bool | None]:
     return {
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": version("llvmlite"),
         "machine": platform.machine(),
         "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": device.type,
@@ -82,30 +80,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def log(name: str, device: torch.device, started: float) -> float:
-    """Write `logs/<name>.json`, for people alone, on a run that began at `started` (time.time()); return its seconds.
-
-    `commit` ends in -dirty where tracked files differ from it, and is None outside git.
-    """
-    seconds = time.time() - started
-    commit = None
-    with suppress(OSError):
-        describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None  # noqa: S603
-    record = {
-        "run": name,
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "commit": commit,
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "platform": platform.platform(),
-        **environment(device),
-    }
-    write(Path("logs", f"{name}.json"), (json.dumps(record, indent=1) + "\n").encode())
-    return seconds
 
 
 def keep_freed_memory() -> None:

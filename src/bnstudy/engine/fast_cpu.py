@@ -59,14 +59,14 @@ def crelu_pool(norm: Any, x: Tensor) -> Tensor:
         if isinstance(norm, nn.Identity):
             y: Tensor = CReLUPool.apply(x, None, 0.0)[0]  # type: ignore[no-untyped-call]
             return y
-        if norm.kind == "batch" and norm.scale is None:
+        if norm.kind == "batch":
             return batch_norm_crelu_pool(norm, x)
     y = norm(x)
     return torch.cat([F.max_pool2d(y, 2), F.max_pool2d(-y, 2)], 1).relu_()
 
 
 def batch_norm_crelu_pool(norm: "Norm", x: Tensor) -> Tensor:
-    """`crelu_pool` with batch norm without a gain, its averages updated in training."""
+    """`crelu_pool` with batch norm, its averages updated in training."""
     if not norm.training:
         x_NHWC = x.permute(0, 2, 3, 1).contiguous()
         maxima = pooled(x_NHWC, torch.zeros_like(norm.moving_mean))[0].permute(0, 3, 1, 2)

@@ -15,17 +15,17 @@ from bnstudy.engine.network import Network
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bnstudy.params import Variant
+    from bnstudy.settings import Variant
 
 
-def to_bytes(network: Network, name: str, variant: "Variant", seed: int, device: torch.device) -> bytes:
+def to_bytes(network: Network, arm: str, variant: "Variant", seed: int, device: torch.device) -> bytes:
     """Weights and moving averages, float32, with what is needed to build the network again and what trained it.
 
     One metadata key: safetensors writes several in an order that changes from run to run.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     record = {
-        "variant": name,
+        "arm": arm,
         "seed": seed,
         "network": variant.model_dump(exclude_none=True),
         "environment": environment(device),
@@ -34,18 +34,18 @@ def to_bytes(network: Network, name: str, variant: "Variant", seed: int, device:
 
 
 def from_file(
-    path: Path, name: str, seed: int, variant: "Callable[[dict[str, Any]], Variant]"
+    path: Path, arm: str, seed: int, variant: "Callable[[dict[str, Any]], Variant]"
 ) -> tuple[Network, dict[str, object]]:
     """Rebuild the network that `to_bytes` wrote, and tell in what environment it was trained (`device.environment`).
 
-    `variant` makes a typed variant of the recorded one. Raises `BadInput` unless the file is that of `name` and `seed`.
+    `variant` makes a typed variant of the recorded one. Raises `BadInput` unless the file is that of `arm` and `seed`.
     """
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {})["bnstudy"])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if (record["variant"], record["seed"]) != (name, seed):
-            raise BadInput(f"{path}: holds {record['variant']} seed {record['seed']}, not {name} seed {seed}")
+        if (record["arm"], record["seed"]) != (arm, seed):
+            raise BadInput(f"{path}: holds {record['arm']} seed {record['seed']}, not {arm} seed {seed}")
         network = Network(variant(record["network"]))
         network.load_state_dict(state)
         trained_in = dict(record["environment"])

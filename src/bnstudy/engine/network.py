@@ -1,7 +1,7 @@
 """The note's network and its relatives: two convolutions and a hidden layer, each with CReLU, with or without a norm.
 
 In each layer the convolution or product comes first, then normalization or bias, then CReLU, then pooling. There is no
-gain unless a variant asks for one.
+gain.
 
     images [N, 28, 28] -> conv1 [N, 16, 28, 28] -> [N, 32, 14, 14] -> conv2 [N, 32, 14, 14] -> [N, 64, 7, 7]
                        -> fc1 [N, 1024] -> [N, 2048] -> dropout -> logits [N, 10]
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bnstudy.engine import fast_cpu
 
 if TYPE_CHECKING:
-    from bnstudy.params import Variant
+    from bnstudy.settings import Variant
 
 LAYERS = ("conv1", "conv2", "fc1", "logits")
 HIDDEN = 2048  # units after fc1's CReLU
@@ -42,7 +42,6 @@ class Norm(nn.Module):
         self.kind, self.epsilon = variant.normalization, variant.epsilon
         self.groups = variant.groups or 1
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.scale = nn.Parameter(torch.ones(channels)) if variant.scale else None
         if self.kind == "batch":
             assert variant.decay is not None
             self.momentum = 1 - variant.decay
@@ -55,9 +54,8 @@ class Norm(nn.Module):
             # which puts the variance off by up to 2e-3.
             x = x.contiguous() if self.training and x.device.type == "cpu" else x
             averages = (self.moving_mean, self.moving_variance)
-            return F.batch_norm(x, *averages, self.scale, self.bias, self.training, self.momentum, self.epsilon)
-        scale = torch.ones_like(self.bias) if self.scale is None else self.scale
-        return F.group_norm(x, self.groups, scale, self.bias, self.epsilon)
+            return F.batch_norm(x, *averages, None, self.bias, self.training, self.momentum, self.epsilon)
+        return F.group_norm(x, self.groups, torch.ones_like(self.bias), self.bias, self.epsilon)
 
 
 class Network(nn.Module):

@@ -9,7 +9,6 @@ import json
 import signal
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
-from tqdm import tqdm
 
 from bnstudy.engine.data import PREPARED
 from bnstudy.engine.device import environment
 from bnstudy.files import remove_leftovers, write
+from bnstudy.progress import Progress
 
 if TYPE_CHECKING:
     from bnstudy.params import Runtime
@@ -39,7 +38,7 @@ class State(NamedTuple):
 
 
 class Checkpoint:
-    """Resume state and progress of the training `name`, of `steps` updates.
+    """Resume state of the training `name`, of `steps` updates.
 
     `determinants` (what JSON can hold), data, code and environment key the state: one of another run is not loaded.
     """
@@ -52,15 +51,10 @@ class Checkpoint:
             "data": hashlib.sha256((PREPARED / "SHA256SUMS").read_bytes()).hexdigest(),
             "code": {module: hashlib.sha256(file.read_bytes()).hexdigest() for module, file in loaded_code()},
             "environment": environment(device),
-            "compiler": {package: version(package) for package in ("numba", "llvmlite")},
         }
         self.key = hashlib.sha256(json.dumps([determinants, surroundings], sort_keys=True).encode()).hexdigest()
         self.saved_at = time.monotonic()
-        self.bar = tqdm(total=steps, desc=name, unit="step", disable=None)
-
-    def say(self, text: str) -> None:
-        """Show `text` beside the progress bar."""
-        self.bar.set_postfix_str(text, refresh=False)
+        self.progress = Progress(name, steps)
 
     def load(self) -> State | None:
         """The saved state, if there is one of this very run. Says what it does; a damaged file is set aside."""
@@ -80,15 +74,14 @@ class Checkpoint:
         if record["key"] != self.key:
             print(f"{path}: is of another run (parameters, data, code or device); starting again", file=sys.stderr)
             return None
-        print(f"{self.name}: going on after step {record['step']}", file=sys.stderr)
-        self.bar.update(record["step"])
+        self.progress.resumed(record["step"])
         return State(record["step"], load(content), record["rows"])
 
     def due(self, step: int) -> bool:
         """Whether to save after update `step`: when told to stop, else every `runtime.checkpoint_every` updates, by
         default about once a minute.
         """
-        self.bar.update(step - self.bar.n)
+        self.progress.at(step)
         if stopped_by:
             return True
         if isinstance(self.every, int):
@@ -103,7 +96,7 @@ class Checkpoint:
         write(self.path, hashlib.sha256(content).digest() + content)
         self.saved_at = time.monotonic()
         if stopped_by:
-            self.bar.close()
+            self.progress.close()
             print(f"{self.name}: stopped; kept the state after step {state.step} in {self.path}", file=sys.stderr)
             sys.exit(128 + stopped_by[0])
 
@@ -111,7 +104,7 @@ class Checkpoint:
         """Keep the state of a run whose results are written for `files.forget_finished`: a kill may come before DVC
         has recorded them, which then removes them and runs it again.
         """
-        self.bar.close()
+        self.progress.close()
         if self.path.exists():
             self.path.replace(self.finished)
         remove_leftovers(self.path)

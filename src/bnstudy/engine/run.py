@@ -1,5 +1,6 @@
 """What every training does around its loop: device, signals, resume state, and at its end files and a log."""
 
+import json
 import os
 import signal
 import threading
@@ -11,10 +12,14 @@ import psutil
 
 from bnstudy.engine import device as devices
 from bnstudy.engine.resume import Checkpoint, catch_signals
+from bnstudy.engine.rows import ShortRow
+from bnstudy.engine.short import short_run
 from bnstudy.files import write
+from bnstudy.progress import log
 
 if TYPE_CHECKING:
     from bnstudy.params import Runtime
+    from bnstudy.settings import Setting
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
@@ -39,11 +44,21 @@ class Run:
         self.checkpoints.append(Checkpoint(name, steps, determinants, self.device, self.runtime))
         return self.checkpoints[-1]
 
+    def short(self, setting: "Setting", seed: int, name: str) -> list[ShortRow]:
+        """One short training of this run; `name` tells it from the others."""
+        checkpoint = self.checkpoint(f"{self.name}/{name}", setting.steps, [setting.model_dump(), seed])
+        return short_run(setting, seed, checkpoint)
+
     def finish(self, outputs: dict[Path, bytes], summary: str) -> None:
-        """Write each file of `outputs`, whole or not at all, and the log; print `summary` with the device and time."""
-        for path, content in outputs.items():
+        """Write each file of `outputs`, whole or not at all, and the environment, `metrics/<name>.json`; end the run.
+
+        Writes the log too, and prints `summary` with the device and time.
+        """
+        environment = devices.environment(self.device)
+        record = (json.dumps(environment, indent=2) + "\n").encode()
+        for path, content in (outputs | {Path("metrics", f"{self.name}.json"): record}).items():
             write(path, content)
-        seconds = devices.log(self.name, self.device, self.started)
+        seconds = log(self.name, environment, self.started)
         for checkpoint in self.checkpoints:
             checkpoint.finish()
         print(f"{self.name}: {summary}, on {self.device} in {seconds:.0f} s")

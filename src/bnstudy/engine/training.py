@@ -21,7 +21,9 @@ from bnstudy.engine.resume import Checkpoint, State
 from bnstudy.engine.rows import HistoryRow
 
 if TYPE_CHECKING:
-    from bnstudy.params import LearningRate, Train
+    from bnstudy.engine.averages import Carried
+    from bnstudy.params import LearningRate
+    from bnstudy.settings import Setting
 
 
 class Diverged(BadInput):
@@ -29,8 +31,8 @@ class Diverged(BadInput):
 
     def __init__(self, step: int, message: str) -> None:
         super().__init__(
-            f"{message}: lower the rate (rates.<variant>, or train.learning_rate.initial if shared), or use "
-            "an initializer or normalization that bears it"
+            f"{message}: lower the rate (networks.<name>.rate, or the arm's), or use an initializer or normalization "
+            "that bears it"
         )
         self.step = step
 
@@ -42,16 +44,13 @@ def tensors(split: str, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def learning_rate(schedule: "LearningRate", step: int) -> float:
-    """The rate of update `step`, counted from 0: exponential decay, in stairs if asked for."""
+    """The rate of update `step`, counted from 0: exponential decay, in stairs if asked for.
+
+    Over the first `ramp_steps` updates it rises linearly to that, from one part in `ramp_steps` (Goyal et al. 2017).
+    """
     exponent = step / schedule.decay_steps
-    return schedule.initial * float(schedule.decay_rate ** (int(exponent) if schedule.staircase else exponent))
-
-
-def at_rate(train: "Train", initial: float | str) -> "Train":
-    """`train` with the initial learning rate `initial`; the word `shared` keeps its own."""
-    if isinstance(initial, str):
-        return train
-    return train.model_copy(update={"learning_rate": train.learning_rate.model_copy(update={"initial": initial})})
+    rate = schedule.initial * float(schedule.decay_rate ** (int(exponent) if schedule.staircase else exponent))
+    return rate * min(1.0, (step + 1) / schedule.ramp_steps) if schedule.ramp_steps else rate
 
 
 def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: torch.device) -> Tensor:
@@ -62,9 +61,9 @@ def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: to
     return (torch.rand(images, HIDDEN, generator=random, device=device) < keep_prob) / keep_prob
 
 
-def accumulators(network: Network, train: "Train") -> list[Tensor]:
+def accumulators(network: Network, setting: "Setting") -> list[Tensor]:
     """Adagrad's sum of squared gradients of each parameter, from `initial_accumulator`."""
-    return [torch.full_like(parameter.detach(), train.initial_accumulator) for parameter in network.parameters()]
+    return [torch.full_like(parameter.detach(), setting.initial_accumulator) for parameter in network.parameters()]
 
 
 @torch.no_grad()
@@ -83,7 +82,7 @@ def updates(
     sums: list[Tensor],
     images_NHW: Tensor,
     labels_N: Tensor,
-    train: "Train",
+    setting: "Setting",
     seed: int,
     done: int = 0,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -93,18 +92,18 @@ def updates(
     before. The caller may evaluate the network between two updates.
     """
     device = images_NHW.device
-    for step in range(done, train.steps):
-        rows = torch.from_numpy(batch_indices(seed, step, len(images_NHW), train.batch_size)).to(device)
+    for step in range(done, setting.steps):
+        rows = torch.from_numpy(batch_indices(seed, step, len(images_NHW), setting.batch_size)).to(device)
         mask = None
-        if train.keep_prob < 1:
-            mask = dropout_mask(seed, step, train.batch_size, train.keep_prob, device)
+        if setting.keep_prob < 1:
+            mask = dropout_mask(seed, step, setting.batch_size, setting.keep_prob, device)
         network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bfloat16"):
             logits = network(images_NHW[rows], mask)
         loss = F.cross_entropy(logits, labels_N[rows])
         network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        update(network, sums, learning_rate(train.learning_rate, step))
+        update(network, sums, learning_rate(setting.learning_rate, step))
         yield step + 1, loss.detach(), rows
 
 
@@ -132,13 +131,6 @@ def evaluate(network: Network, images_NHW: Tensor, labels_N: Tensor) -> tuple[fl
     return loss_and_accuracy(predict(network, images_NHW), labels_N)
 
 
-def confusion(logits: Tensor, labels_N: Tensor) -> list[list[int]]:
-    """How many images of each digit [actual] were taken for which one [predicted], 10 x 10."""
-    pairs = (labels_N * 10 + logits.argmax(1)).cpu()
-    counts: list[list[int]] = torch.bincount(pairs, minlength=100).reshape(10, 10).tolist()
-    return counts
-
-
 def loss_and_accuracy(logits: Tensor, labels_N: Tensor) -> tuple[float, float]:
     """Mean cross-entropy (nats, summed in float64 where the device has it) and accuracy (a fraction)."""
     wide = logits.cpu().double()
@@ -146,33 +138,39 @@ def loss_and_accuracy(logits: Tensor, labels_N: Tensor) -> tuple[float, float]:
     return F.cross_entropy(wide, labels).item(), (wide.argmax(1) == labels).double().mean().item()
 
 
-@torch.no_grad()
-def hidden_percentiles(network: Network, images_NHW: Tensor) -> tuple[float, float, float]:
-    """15th, 50th, 85th percentile of what enters the hidden layer, over all units (Ioffe & Szegedy 2015, fig. 1)."""
-    network.eval()
-    values = network.hidden_input(images_NHW).float().cpu().numpy()
-    low, middle, high = np.percentile(values, [15, 50, 85])
-    return float(low), float(middle), float(high)
+def history(
+    network: Network,
+    setting: "Setting",
+    seed: int,
+    checkpoint: Checkpoint,
+    when: list[int],
+    test_at: list[int],
+    carried: "Carried | None" = None,
+) -> list[HistoryRow]:
+    """Train `network` in place; a row after each update in `when`, with the test split where it is in `test_at`.
 
-
-def history(network: Network, train: "Train", seed: int, checkpoint: Checkpoint) -> list[HistoryRow]:
-    """Train `network` in place; a row after updates 1, 1 + evaluate_every, … and after the last.
-
-    Goes on from `checkpoint`, whose rows come first. Raises `Diverged` when the loss is no longer finite, as the
-    note's train op did.
+    `carried` are averages that follow the updates and are measured beside; the network's own are then among them. Goes
+    on from `checkpoint`, whose rows come first. Raises `Diverged` when the loss is no longer finite, as the note's
+    train op did.
     """
     device = checkpoint.device
     images_NHW, labels_N = tensors("train", device)
-    validation, test = tensors("validation", device), tensors("test", device)
-    sums = accumulators(network, train)
+    validation, test = tensors("validation", device), tensors("test", device) if test_at else None
+    sums = accumulators(network, setting)
     done, rows, losses = 0, list[HistoryRow](), list[Tensor]()
     if saved := checkpoint.load():
-        done, rows = saved.step, [HistoryRow(*row) for row in saved.rows]
+        done, rows = saved.step, [HistoryRow(*row) for row in saved.rows[0]]
+        if not saved.tensors:  # a short run that had ended
+            return rows
         restore(network, sums, saved.tensors)
         losses = list(saved.tensors["losses"].to(device))
-    for step, loss, batch in updates(network, sums, images_NHW, labels_N, train, seed, done):
+        if carried:
+            carried.restore(saved.tensors["averages"], saved.rows[1])
+    for step, loss, batch in updates(network, sums, images_NHW, labels_N, setting, seed, done):
         losses.append(loss)
-        if (step - 1) % train.evaluate_every == 0 or step == train.steps:
+        if carried:
+            carried.follow()
+        if step in when:
             train_loss = torch.stack(losses).double().mean().item()
             if not math.isfinite(train_loss):
                 raise Diverged(
@@ -180,19 +178,20 @@ def history(network: Network, train: "Train", seed: int, checkpoint: Checkpoint)
                     f"{checkpoint.name}: step {step}: the loss is not finite in one of the last {len(losses)} updates",
                 )
             losses.clear()
-            batch_NHW = images_NHW[batch]
+            if carried:
+                carried.measure(step, images_NHW, validation)
             row = HistoryRow(
                 step,
-                learning_rate(train.learning_rate, step - 1),
+                learning_rate(setting.learning_rate, step - 1),
                 train_loss,
-                *hidden_percentiles(network, batch_NHW),
-                *evaluate(network, batch_NHW, labels_N[batch]),
+                *evaluate(network, images_NHW[batch], labels_N[batch]),
                 *evaluate(network, *validation),
-                *evaluate(network, *test),
+                *(evaluate(network, *test) if test and step in test_at else (None, None)),
             )
             rows.append(row)
-            checkpoint.say(f"loss {row.train_loss:.4g}, test accuracy {row.test_accuracy:.2%}")
+            checkpoint.progress.evaluated(row)
         if checkpoint.due(step):
             state = state_tensors(network, sums) | {"losses": torch.stack(losses) if losses else torch.empty(0)}
-            checkpoint.save(State(step, state, rows))
+            state |= {"averages": carried.values_D2C} if carried else {}
+            checkpoint.save(State(step, state, [rows, carried.rows if carried else []]))
     return rows

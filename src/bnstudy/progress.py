@@ -1,0 +1,71 @@
+"""What people see and keep of a run: its progress, and a log. No bit of a result depends on it."""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bnstudy.files import write
+
+SECONDS = 30.0  # between two lines where there is no terminal
+
+
+class Progress:
+    """The progress of the training `name`, of `steps` updates: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+        self.bar = tqdm(total=steps, desc=name, unit="update", disable=None, smoothing=0.05, leave=False)
+        self.started = self.said = time.monotonic()
+        self.first = 0  # updates that were made before
+
+    def resumed(self, step: int) -> None:
+        print(f"{self.name}: going on after step {step}", file=sys.stderr)
+        self.first = step
+        self.bar.update(step)
+
+    def at(self, step: int) -> None:
+        self.bar.update(step - self.bar.n if not self.bar.disable else 0)
+
+    def evaluated(self, row: Any) -> None:
+        """A row of the history, as `bnstudy.engine.rows` has it."""
+        text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
+        self.bar.set_postfix_str(text, refresh=False)
+        now = time.monotonic()
+        if self.bar.disable and now - self.said > SECONDS and row.step < self.steps:
+            left = (now - self.started) / (row.step - self.first) * (self.steps - row.step)
+            print(f"{self.name}: {row.step} of {self.steps} updates, {text}, {left / 60:.0f} min left", file=sys.stderr)
+            self.said = now
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def log(name: str, environment: dict[str, Any], started: float) -> float:
+    """Write `logs/<name>.json`, for people alone, on a run that began at `started` (time.time()); return its seconds.
+
+    `commit` ends in -dirty where tracked files differ from it, and is None outside git.
+    """
+    seconds = time.time() - started
+    commit = None
+    with suppress(OSError):
+        describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None  # noqa: S603
+    record = {
+        "run": name,
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "commit": commit,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **environment,
+    }
+    write(Path("logs", f"{name}.json"), (json.dumps(record, indent=1) + "\n").encode())
+    return seconds
