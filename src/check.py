@@ -1,17 +1,25 @@
 """Stage `check`, before all others: refuse a bad params.yaml while every output is still there.
 
-DVC removes a stage's outputs before it runs its command. All stages come after this one, whose own output persists.
+DVC removes a stage's outputs before it runs its command. All stages come after this one, whose own outputs persist:
+
+data/params.checked             says so
+settings/sweep/<network>.json   the setting of each network in the sweep, but for its rate, see `bnstudy.settings`
 """
 
 from pathlib import Path
 
 from bnstudy import run
-from bnstudy.files import write
+from bnstudy.files import whole_folder, write
 from bnstudy.params import load
+from bnstudy.settings import SETTINGS, setting
 
 
 def main() -> None:
-    load()
+    params = load()
+    steps, rate = params.sweep.steps, params.sweep.learning_rates[0]
+    with whole_folder(SETTINGS / "sweep") as folder:
+        for network in params.sweep.networks:
+            write(folder / f"{network}.json", setting(params, network, rate, steps, on_grid=False).to_bytes())
     write(Path("data/params.checked"), b"Every value in params.yaml is allowed.\n")
 
 

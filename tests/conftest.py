@@ -11,12 +11,17 @@ import hypothesis
 import pytest
 import yaml
 
+from bnstudy.params import load
+from bnstudy.settings import Setting, setting
+
 # One thread each: two workers and their subprocesses share the cores. Before PyTorch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # timing decides no test
 hypothesis.settings.load_profile("no deadline")
+pytest_plugins = ["small"]  # the fixtures of tests/small.py
 ROOT = Path(__file__).parent.parent
+PARAMS = load(ROOT / "params.yaml")
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -24,6 +29,18 @@ ENVIRONMENT = {
     **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def setting_of(network: str = "batch_norm", steps: int = 6, batch_size: int = 16, **changes: Any) -> Setting:
+    """The setting of a network at the note's rate, small enough for a test."""
+    return setting(PARAMS, network, 0.1, steps).model_copy(update={"batch_size": batch_size} | changes)
+
+
+def write_setting(name: str, setting: Setting) -> None:
+    """`settings/<name>.json` in the working folder, as `tune` would write it."""
+    path = Path("settings", f"{name}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(setting.to_bytes())
 
 
 def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +55,7 @@ def clone(folder: Path) -> Path:
     """The working tree's study files in a git repository of their own, without data, results or cache."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
-    wanted = ("src/", ".dvc/", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
+    wanted = ("src/", ".dvc/", "dvc.yaml", "params.yaml", "data/first_version/", "docs/", ".gitignore", ".dvcignore")
     for name in listed.split("\0"):
         if name.startswith(wanted) and (ROOT / name).is_file():
             target = folder / name

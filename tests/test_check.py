@@ -11,13 +11,13 @@ from conftest import run
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# A stage that names variants in commands and paths, with a cached output and one that is not.
+# A stage that names arms in commands and paths, with a cached output and one that is not.
 NAMES = {
-    "matrix": {"variant": "${study.variants}"},
-    "cmd": "echo ${item.variant} | tee models/${item.variant} > models/${item.variant}.txt",
+    "matrix": {"arm": "${study.arms}"},
+    "cmd": "echo ${item.arm} | tee models/${item.arm} > models/${item.arm}.txt",
     "deps": ["data/prepared"],
-    "params": ["train", "variants.${item.variant}", "rates.${item.variant}"],
-    "outs": ["models/${item.variant}", {"models/${item.variant}.txt": {"cache": False}}],
+    "params": ["train", "arms.${item.arm}"],
+    "outs": ["models/${item.arm}", {"models/${item.arm}.txt": {"cache": False}}],
 }
 CACHES = {
     "default": [],
@@ -31,7 +31,7 @@ CACHES = {
 
 @pytest.fixture(scope="module")
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stages `check`, `fetch` and `prepare` and one that names variants, reproduced on the sample."""
+    """Stages `check`, `fetch` and `prepare` and one that names arms, reproduced on the sample."""
     folder = tmp_path_factory.mktemp("study") / "study"
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     stages = {name: STAGES[name] for name in ("check", "fetch", "prepare")} | {"names": NAMES}
@@ -58,7 +58,7 @@ def changed(text: str, old: str, new: str) -> str:
 
 
 def outputs(study: Path) -> dict[Path, bytes]:
-    files = [path for folder in ("data", "models") for path in (study / folder).rglob("*")]
+    files = [path for folder in ("data", "models", "settings") for path in (study / folder).rglob("*")]
     return {path: path.read_bytes() for path in [*files, study / "dvc.lock"] if path.is_file()}
 
 
@@ -69,24 +69,31 @@ BAD = {
         "runtime.threads: 0 is not a whole number from 1 to 1024 or the word all",
     ),
     "section": ("plot:\n", "plott:\n  width: 7.0\nplot:\n", "plott: is not a known key; did you mean plot?"),
-    "variant": ("  - plain\n", "  - plane\n", "study.variants: plane is not one of batch_norm, plain, "),
+    "arm": ("  - note_plain\n", "  - note_plane\n", "study.arms: note_plane is not one of note_plain, "),
     "command": (
-        "  - plain\n",
+        "  - note_plain\n",
         "  - x; touch owned\n",
-        "study.variants.1: 'x; touch owned' is not lower-case letters, ",
+        "study.arms.0: 'x; touch owned' is not lower-case letters, ",
     ),
 }
 
 
 @pytest.mark.parametrize(
     ("study", "bad"),
-    [*(("default", bad) for bad in BAD), ("hard links", "variant"), ("symbolic links elsewhere", "variant")],
+    [*(("default", bad) for bad in BAD), ("hard links", "arm"), ("symbolic links elsewhere", "arm")],
     indirect=["study"],
 )
 def test_a_bad_value_is_refused_while_every_output_is_there(study: Path, bad: str) -> None:
     old, new, says = BAD[bad]
     before = outputs(study)
-    assert {path.name for path in before} >= {"mnist_5k.csv.gz", "SHA256SUMS", "plain", "plain.txt", "params.checked"}
+    assert {path.name for path in before} >= {
+        "mnist_5k.csv.gz",
+        "SHA256SUMS",
+        "he",
+        "he.txt",
+        "params.checked",
+        "batch_norm.json",
+    }
     (study / "params.yaml").write_text(changed(good(), old, new))
     done = run(study, "dvc", "repro", check=False)
     assert done.returncode != 0

@@ -18,13 +18,24 @@ from conftest import ROOT
 
 SOURCE = ROOT / "src"
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-TRAININGS = ("train", "warmup", "sweep_rates", "sweep_batches")
+# Each with its setting, where it has one of its own.
+TRAININGS = {
+    "sweep": "settings/sweep/${item.network}.json",
+    "refine": "settings/refine/${item.finalist}/${item.factor}.json",
+    "train": "settings/train/${item.arm}/${item.seed}.json",
+    "averages": "settings/averages/${item.seed}.json",
+    "mechanism": "models/averages/${item.seed}.safetensors",
+    "tolerance": "settings/contest/${item.contestant}.json",
+    "batch": "settings/batch/${item.contestant}",
+}
 CANNOT_CHANGE_A_BIT = {
     "bnstudy": "ends bad input with a message",
     "bnstudy.files": "puts the bytes that it is given on the disk",
     "bnstudy.params": "hands on the values of params.yaml, which stages declare, or refuses them with a message",
+    "bnstudy.progress": "shows what a run has come to, and logs it",
+    "bnstudy.settings": "hands on the values of a setting, a file on which the training depends",
 }
-PACKAGES_OF_THE_ENGINE = {"torch", "numpy", "numba", "safetensors", "psutil", "tqdm"}
+PACKAGES_OF_THE_ENGINE = {"torch", "numpy", "numba", "safetensors", "psutil"}
 
 
 def imported(path: Path) -> set[str]:
@@ -66,7 +77,7 @@ def used(script: Path) -> set[str]:
 
 
 def script_of(stage: str) -> Path:
-    command = re.fullmatch(r"python (src/\w+\.py)( --?[a-z-]+| \$\{item\.\w+\})*", STAGES[stage]["cmd"])
+    command = re.fullmatch(r"python (src/\w+\.py)( \$\{item\.\w+\})*", STAGES[stage]["cmd"])
     assert command
     return ROOT / command[1]
 
@@ -75,33 +86,47 @@ def declared(stage: str) -> set[str]:
     return {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
 
 
-def sections(script: Path) -> set[str]:
-    """The sections that a script takes out of the parameters: every `params.<section>`."""
-    taken = {
-        node.attr
-        for node in ast.walk(ast.parse(script.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
+def tree_of(*modules: str) -> ast.Module:
+    return ast.parse("\n".join((SOURCE / f"bnstudy/{module}.py").read_text() for module in modules))
+
+
+# Functions that are given all parameters, and what `Results`, which holds them, is given to.
+HANDED_ON = {node.name: node for node in tree_of("settings", "tuning").body if isinstance(node, ast.FunctionDef)}
+HANDED_ON |= {"Results": tree_of("analysis/claim", "analysis/claims", "analysis/headline")}
+
+
+def sections(tree: ast.AST) -> set[str]:
+    """The sections that code takes out of the parameters: every `params.<section>`, also where it hands on `params`."""
+    taken = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("params", "results.params"):
+            taken.add(node.attr)
+        if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "params" for a in node.args):
+            taken |= sections(HANDED_ON.get(ast.unparse(node.func), ast.Module([], [])))
     return taken & Params.model_fields.keys()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_the_script_of_its_name(stage: str) -> None:
-    assert script_of(stage).stem == stage.split("_")[0]
+    assert script_of(stage).stem == stage
     assert STAGES[stage]["desc"].endswith(".")
 
 
 @pytest.mark.parametrize("stage", TRAININGS)
-def test_trainings_depend_on_their_script_the_engine_and_the_data_alone(stage: str) -> None:
+def test_trainings_depend_on_their_setting_script_the_engine_and_the_data_alone(stage: str) -> None:
     script = script_of(stage).relative_to(ROOT).as_posix()
-    assert STAGES[stage]["deps"] == ["data/prepared", script, "src/bnstudy/engine"]
+    assert STAGES[stage]["deps"] == ["data/prepared", TRAININGS[stage], script, "src/bnstudy/engine"]
 
 
 @pytest.mark.parametrize("file", sorted((SOURCE / "bnstudy/engine").glob("*.py")), ids=lambda file: file.name)
 def test_the_engine_imports_nothing_else_that_could_change_a_bit(file: Path) -> None:
     modules = imported(file)
     study = {module for module in modules if file_of(module)}
-    assert {module for module in study if not module.startswith("bnstudy.engine")} <= {"bnstudy", "bnstudy.files"}
+    assert {module for module in study if not module.startswith("bnstudy.engine")} <= {
+        "bnstudy",
+        "bnstudy.files",
+        "bnstudy.progress",
+    }
     others = {module.partition(".")[0] for module in modules - study} - sys.stdlib_module_names
     assert others <= PACKAGES_OF_THE_ENGINE
 
@@ -137,7 +162,7 @@ def test_stages_declare_the_sections_that_their_script_reads(script: Path) -> No
     if script.stem == "check":
         assert params == [{"params.yaml": None}]  # all of it, unknown keys too
     else:
-        assert {param.split(".")[0] for param in params} == sections(script) - {"runtime"}
+        assert {param.split(".")[0] for param in params} == sections(ast.parse(script.read_text())) - {"runtime"}
 
 
 def test_every_stage_comes_after_check() -> None:
@@ -166,8 +191,9 @@ def test_only_stages_of_seconds_do_without_the_run_cache() -> None:
         assert not stage.get("always_changed")
         for out in stage.get("outs", []):
             options = {} if isinstance(out, str) else next(iter(out.values()))
-            seconds = {"check": {"persist": True}, "summarize": {"cache": False}, "report": {"cache": False}}.get(name)
-            assert options in ({}, {"push": False}, seconds)
+            kept = {"check": [{"persist": True}, {"persist": True, "cache": False}]}
+            kept |= {stage: [{"cache": False}] for stage in ("shortlist", "tune", "evaluate", "report")}
+            assert options in ({}, {"push": False}, *kept.get(name, []))
 
 
 def test_cached_outputs_are_ignored_by_hand() -> None:
@@ -176,5 +202,5 @@ def test_cached_outputs_are_ignored_by_hand() -> None:
     for stage in STAGES.values():
         for out in stage.get("outs", []):
             path, options = (out, {}) if isinstance(out, str) else next(iter(out.items()))
-            if options != {"cache": False}:
+            if options.get("cache", True):
                 assert any(f"/{path}".startswith(line) for line in ignored if line.startswith("/")), path

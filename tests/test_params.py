@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bnstudy import BadInput
-from bnstudy.params import Variant, load
+from bnstudy.params import Network, load
 from conftest import run
 
 ROOT = Path(__file__).parent.parent
@@ -34,8 +34,10 @@ def key_paths(tree: dict[str, Any], above: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 PATHS = list(key_paths(COMMITTED))
-# `variants` maps names of the reader's own choosing: a key one level below may be any name.
-FIXED = [path for path in PATHS if not (len(path) == 2 and path[0] == "variants")]
+# These map names of the reader's own choosing; a ramp is optional.
+FREE = {path for path in PATHS if len(path) == 2 and path[0] in ("networks", "arms")} | {
+    ("arms", "he_ramp", "ramp_steps")
+}
 
 
 def changed(path: KeyPath, value: Any) -> dict[str, Any]:
@@ -60,55 +62,90 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
     params = load(ROOT / "params.yaml")
     assert params.model_dump(exclude_none=True).keys() == COMMITTED.keys()
     with pytest.raises(ValueError, match="frozen"):
-        params.train.steps = 1  # type: ignore[misc]
+        params.train.decay = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("variants.batch_norm.decay", 1.5, "variants.batch_norm.decay: 1.5 is not less than or equal to 1"),
-        ("variants.batch_norm.epsilon", 0, "variants.batch_norm.epsilon: 0 is not greater than 0"),
-        ("variants.plain.decay", 0.9, "variants.plain.decay: is not used with normalization none"),
+        ("train.decay", 1.5, "train.decay: 1.5 is not less than or equal to 1"),
+        ("train.epsilon", 0, "train.epsilon: 0 is not greater than 0"),
+        ("networks.plain.groups", 4, "networks.plain.groups: is not used with normalization none"),
         (
-            "variants.plain.normalization",
-            "batch",
+            "networks.plain.normalization",
+            "group",
             "\n".join(
-                f"variants.plain.{key}: is missing with normalization batch"
-                for key in ("normalize_logits", "epsilon", "scale", "decay")
+                f"networks.plain.{key}: is missing with normalization group" for key in ("normalize_logits", "groups")
             ),
         ),
         (
-            "variants.plain.normalization",
+            "networks.plain.normalization",
             "bach",
-            "variants.plain.normalization: 'bach' is not 'none', 'batch', 'layer' or 'group'",
+            "networks.plain.normalization: 'bach' is not 'none', 'batch', 'layer' or 'group'",
         ),
-        ("train.steps", 0, "train.steps: 0 is not greater than or equal to 1"),
-        ("train.steps", 1.5, "train.steps: 1.5 is not a valid integer"),
-        ("train.steps", True, "train.steps: True is not a valid integer"),
+        ("train.batch_size", 1, "train.batch_size: 1 is not greater than or equal to 2"),
+        ("sweep.steps", 1.5, "sweep.steps: 1.5 is not a valid integer"),
+        ("sweep.steps", True, "sweep.steps: True is not a valid integer"),
         ("train.keep_prob", float("nan"), "train.keep_prob: nan is not a finite number"),
         ("train.learning_rate.initial", float("inf"), "train.learning_rate.initial: inf is not a finite number"),
         ("train.learning_rate.initial", -0.1, "train.learning_rate.initial: -0.1 is not greater than 0"),
-        ("train.stepz", 5, "train.stepz: is not a known key; did you mean steps?"),
+        ("train.learning_rate.ramp_steps", -1, "train.learning_rate.ramp_steps: -1 is not greater than or equal to 0"),
+        ("train.decai", 5, "train.decai: is not a known key; did you mean decay?"),
         (
             "train.learning_rate.decay_step",
             5,
             "train.learning_rate.decay_step: is not a known key; did you mean decay_steps?",
         ),
         (
-            "variants.plain.initialiser",
+            "networks.plain.initialiser",
             "he",
-            "variants.plain.initialiser: is not a known key; did you mean initializer?",
+            "networks.plain.initialiser: is not a known key; did you mean initializer?",
         ),
         ("trian", {}, "trian: is not a known key; did you mean train?"),
         ("study.seeds", [], "study.seeds: [] is not a list of one or more different seeds"),
         ("study.seeds", [1, 1], "study.seeds: [1, 1] is not a list of one or more different seeds"),
         ("study.seeds", [-1], "study.seeds.0: -1 is not greater than or equal to 0"),
+        ("batch.seeds", [10, 101], "batch.seeds: 101 is a tuning seed: no run that chose a rate is judged"),
+        ("long.arm_seeds", [3], "long.arm_seeds: 3 is not one of study.seeds"),
         (
-            "study.variants",
-            ["plain", "plane"],
-            "study.variants: plane is not one of batch_norm, plain, batch_norm_hidden, plain_he; did you mean plain?",
+            "sweep.networks",
+            ["plain", "batch_norm_hidden", "batch_norm", "plan"],
+            "sweep.networks: plan is not one of plain, plain_he, batch_norm_hidden, batch_norm_hidden_he, batch_norm, "
+            "batch_norm_he; did you mean plain?",
         ),
-        ("evaluate.targets", [0.97, 0.95], "evaluate.targets: [0.97, 0.95] is not an ascending list of fractions"),
+        (
+            "arms.he.network",
+            "plane",
+            "arms.he.network: plane is not one of without, hidden, everywhere, plain, plain_he, "
+            "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he; did you mean plain?",
+        ),
+        ("arms.he.rate", "ours", "arms.he.rate: 'ours' is not a rate above 0 or note, own or baseline"),
+        ("networks.plain.rate", "own", "networks.plain.rate: 'own' is not a rate above 0 or the word chosen"),
+        ("networks.plain.rate", None, "networks.plain.rate: None is not a rate above 0 or the word chosen"),
+        (
+            "averages.network",
+            "plain",
+            "averages.network: plain has no moving averages: its normalization is not batch",
+        ),
+        (
+            "refine.finalists",
+            ["hidden", "everywhere"],
+            "\n".join(
+                [
+                    "arms.baseline.network: without is not one of hidden, everywhere, plain, plain_he, "
+                    "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he",
+                    "arms.same_rate.rate: baseline takes without in refine.finalists",
+                    "tolerance.contestants: without takes without in refine.finalists",
+                    "batch.contestants: without takes without in refine.finalists",
+                ]
+            ),
+        ),
+        ("rules.warm_from", 6.0, "rules.warm_from: 6 is not below warm_to"),
+        (
+            "evaluation.moments",
+            [200, 100],
+            "evaluation.moments: [200, 100] is not an ascending list of updates",
+        ),
         ("data.validation_size", 60000, "data.validation_size: 60000 is not below 60000"),
         ("runtime.device", "gpu", "runtime.device: 'gpu' is not auto, cpu, cuda, cuda:N or mps"),
         (
@@ -116,9 +153,6 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             ["http://example.org/mnist/"],
             "runtime.mirrors.0: 'http://example.org/mnist/' is not https://…, file:///… or http:// on loopback",
         ),
-        ("rates.plain", None, "rates.plain: None is not a rate above 0 or the word shared"),
-        ("rates.plain", "own", "rates.plain: 'own' is not a rate above 0 or the word shared"),
-        ("rates.plain", 0.0, "rates.plain: 0.0 is not a rate above 0 or the word shared"),
         ("runtime.threads", 0, "runtime.threads: 0 is not a whole number from 1 to 1024 or the word all"),
         ("runtime.threads", "auto", "runtime.threads: 'auto' is not a whole number from 1 to 1024 or the word all"),
         (
@@ -127,7 +161,6 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             "runtime.checkpoint_every: True is not a whole number above 0 or the word auto",
         ),
         ("runtime.memory_fraction", None, "runtime.memory_fraction: None is not a valid number"),
-        ("rates.plain_e", 0.1, "rates.plain_e: is not the name of a variant; did you mean plain_he?"),
         ("sweep.learning_rates", [1, 2.5], "sweep.learning_rates.0: 1 is not written as a decimal, like 1.0"),
         ("train", None, "train: None is not a section of keys"),
     ],
@@ -137,73 +170,52 @@ def test_one_message_names_key_value_and_what_is_allowed(tmp_path: Path, path: s
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a b", "é", "A", "", "x" * 65, "-x", "a;b", "$(id)"])
-def test_a_variant_name_cannot_leave_the_project_or_reach_a_shell(tmp_path: Path, name: str) -> None:
-    tree = changed(("variants", name), COMMITTED["variants"]["plain"])
+def test_a_name_cannot_leave_the_project_or_reach_a_shell(tmp_path: Path, name: str) -> None:
+    tree = changed(("networks", name), COMMITTED["networks"]["plain"])
     assert "is not lower-case letters, digits and _" in message(tmp_path, tree)
 
 
 def test_all_faults_are_told_in_one_go(tmp_path: Path) -> None:
-    tree = changed(("train", "steps"), 0)
-    tree["variants"]["plain"] |= {"decay": 0.9, "groups": 8}
+    tree = changed(("train", "batch_size"), 0)
+    tree["networks"]["plain"] |= {"normalize_logits": True, "groups": 2}
     tree["data"]["validation_size"] = 60_000
     del tree["plot"]["width"]
     assert message(tmp_path, tree).splitlines() == [
         "data.validation_size: 60000 is not below 60000",
-        "variants.plain.decay: is not used with normalization none",
-        "variants.plain.groups: is not used with normalization none",
-        "train.steps: 0 is not greater than or equal to 1",
+        "train.batch_size: 0 is not greater than or equal to 2",
+        "networks.plain.normalize_logits: is not used with normalization none",
+        "networks.plain.groups: is not used with normalization none",
         "plot.width: is missing",
     ]
 
 
-def test_names_of_variants_are_held_against_each_other_in_one_go(tmp_path: Path) -> None:
-    tree = changed(("study", "variants"), ["plain", "x"])
-    tree["sweep"]["variants"] = ["y"]
-    tree["warmup"]["variant"] = "plain"
-    del tree["rates"]["plain"], tree["rates"]["plain_he"]
-    assert message(tmp_path, tree).splitlines() == [
-        "study.variants: x is not one of batch_norm, plain, batch_norm_hidden, plain_he",
-        "sweep.variants: y is not one of batch_norm, plain, batch_norm_hidden, plain_he",
-        "rates.plain: is missing (a rate, or shared: train.learning_rate.initial)",
-        "rates.plain_he: is missing (a rate, or shared: train.learning_rate.initial)",
-        "warmup.variant: plain has no moving averages: its normalization is not batch",
-    ]
-
-
 def test_groups_divide_the_channels_of_every_layer(tmp_path: Path) -> None:
-    group = {"normalization": "group", "initializer": "he", "normalize_logits": True, "epsilon": 0.1, "scale": True}
-    tree = changed(("variants", "plain"), group | {"groups": 3})
+    group = {"normalization": "group", "initializer": "he", "normalize_logits": True, "rate": 0.1}
+    tree = changed(("networks", "plain"), group | {"groups": 3})
     assert message(tmp_path, tree).splitlines() == [
-        f"variants.plain.groups: 3 does not divide the {n} channels of a layer" for n in (16, 32, 1024, 10)
+        f"networks.plain.groups: 3 does not divide the {n} channels of a layer" for n in (16, 32, 1024, 10)
     ]
-    Variant.model_validate(group | {"groups": 2})
-    Variant.model_validate(group | {"groups": 16, "normalize_logits": False})
+    Network.model_validate(group | {"groups": 2})
+    Network.model_validate(group | {"groups": 16, "normalize_logits": False})
 
 
-def test_a_variant_s_rate_is_its_own_or_the_shared_one(tmp_path: Path) -> None:
-    params = load(ROOT / "params.yaml")
-    assert {name: params.rate_of(name) for name in params.variants} == {
-        "batch_norm": 0.1, "plain": 0.1, "batch_norm_hidden": 0.3, "plain_he": 0.01
-    }  # fmt: skip
-
-
-WITH_A_NUMBER = yaml.safe_dump(changed(("rates", "plain"), "NUMBER"))
+WITH_A_NUMBER = yaml.safe_dump(changed(("networks", "plain", "rate"), "NUMBER"))
 
 
 @settings(max_examples=20)
 @given(written=st.from_regex(r"[-+]?[0-9][0-9_.:]{0,4}[0-9]([eE][-+]?[0-9]{1,2})?", fullmatch=True))
 @example(written="1e-3")  # text to YAML 1.1
-@example(written="1e-05")  # as `dvc exp run -S rates.plain=0.00001` writes it
+@example(written="1e-05")  # as `dvc exp run -S networks.plain.rate=0.00001` writes it
 @example(written="010")  # 8 in YAML 1.1
 @example(written="1:30")  # 90 in YAML 1.1
 def test_a_number_is_what_dvc_reads(tmp_path_factory: pytest.TempPathFactory, written: str) -> None:
     file = tmp_path_factory.mktemp("number") / "params.yaml"
     file.write_text(WITH_A_NUMBER.replace("NUMBER", written))
-    to_dvc = load_yaml(file)["rates"]["plain"]
+    to_dvc = load_yaml(file)["networks"]["plain"]["rate"]
     if isinstance(to_dvc, float | int) and 0 < to_dvc < float("inf"):
-        assert load(file).rates["plain"] == to_dvc
+        assert load(file).networks["plain"].rate == to_dvc
     else:
-        with pytest.raises(BadInput, match=r"rates\.plain: .* is not a rate above 0"):
+        with pytest.raises(BadInput, match=r"networks\.plain\.rate: .* is not a rate above 0"):
             load(file)
 
 
@@ -224,7 +236,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("path", FIXED, ids=".".join)
+@pytest.mark.parametrize("path", [path for path in PATHS if path not in FREE], ids=".".join)
 def test_every_key_is_needed(tmp_path: Path, path: KeyPath) -> None:
     tree = copy.deepcopy(COMMITTED)
     at = tree
@@ -280,7 +292,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "setting",
-    ["study.seeds=[0,1,2,3,5]", "variants.batch_norm.decay=0.99", "rates.plain_he=shared", "runtime.threads=all"],
+    ["batch.tuning_seeds=[100,102]", "train.decay=0.99", "networks.plain_he.rate=0.02", "runtime.threads=all"],
 )
 def test_an_experiment_changes_one_line(repository: Path, setting: str) -> None:
     run(repository, "git", "checkout", "--quiet", "params.yaml")

@@ -96,10 +96,30 @@ Rate = Annotated[Positive, BeforeValidator(written_as_decimal)]
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 Name = Annotated[str, allowed(NAME.fullmatch, "is not lower-case letters, digits and _"), whole(NAME)]
 Names = Annotated[list[Name], allowed(distinct, "is not a list of one or more different names"), LISTED]
+Rates = Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates"), LISTED]
+SomeSeeds = Annotated[
+    list[Seed], allowed(lambda seeds: not seeds or distinct(seeds), "is not a list of different seeds")
+]
+Decays = Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays"), LISTED]
+Accumulator = Annotated[float, Field(gt=0, lt=1e38)]  # float32 ends there
+Precision = Literal["float32", "bfloat16"]
+Normalization = Literal["none", "batch", "layer", "group"]
+Initializer = Literal["truncated_normal", "he"]
+Finalist = Literal["without", "hidden", "everywhere"]
+Contestant = Literal["without", "with"]
 DEVICE = re.compile("auto|cpu|mps|cuda(:[0-9]{1,3})?")
 Device = Annotated[str, allowed(DEVICE.fullmatch, "is not auto, cpu, cuda, cuda:N or mps"), whole(DEVICE)]
 MIRROR = re.compile(r"(https://|file:///|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])[:/])\S*")
 Mirror = Annotated[str, allowed(MIRROR.fullmatch, "is not https://…, file:///… or http:// on loopback"), whole(MIRROR)]
+
+
+ChosenRate = Annotated[Positive | Literal["chosen"], refused_as("is not a rate above 0 or the word chosen")]
+ArmRate = Annotated[
+    Positive | Literal["note", "own", "baseline"], refused_as("is not a rate above 0 or note, own or baseline")
+]
+Contestants = Annotated[
+    list[Contestant], allowed(distinct, "is not a list of one or two different contestants"), LISTED
+]
 
 
 def argument(kind: Any) -> Callable[[str], Any]:
@@ -138,91 +158,149 @@ class Data(Section):
             yield f"validation_size: {short(self.validation_size)} is not below {images}"
 
 
-class Study(Section):
-    variants: Names
-    seeds: Seeds
-
-
-class Variant(Section):
-    """A network: `None` marks a key that its normalization does not use, and that must then be absent."""
-
-    normalization: Literal["none", "batch", "layer", "group"] = Field(description="of each layer's inputs")
-    initializer: Literal["truncated_normal", "he"] = Field(
-        description="truncated_normal: standard deviation 0.1, cut at two of them; he: scaled by fan-in"
-    )
-    normalize_logits: bool | None = Field(None, description="whether the last layer is normalized too; not with none")
-    epsilon: Positive | None = Field(None, description="added to variances, above 0; not with none")
-    scale: bool | None = Field(None, description="whether a gain is trained; not with none")
-    decay: Fraction | None = Field(None, description="of the moving averages, in [0, 1]; only with batch")
-    groups: Count | None = Field(None, description="a divisor of every layer's channels; only with group")
-
-    def disagreements(self) -> Iterator[str]:
-        wanted = set() if self.normalization == "none" else {"normalize_logits", "epsilon", "scale"}
-        wanted |= {"batch": {"decay"}, "group": {"groups"}}.get(self.normalization, set())
-        for key in ("normalize_logits", "epsilon", "scale", "decay", "groups"):
-            if (getattr(self, key) is not None) != (key in wanted):
-                what = "is missing" if key in wanted else "is not used"
-                yield f"{key}: {what} with normalization {self.normalization}"
-        channels = (16, 32, 1024, 10) if self.normalize_logits else (16, 32, 1024)
-        for n in channels:
-            if self.groups and n % self.groups:
-                yield f"groups: {short(self.groups)} does not divide the {n} channels of a layer"
-
-
 class LearningRate(Section):
     initial: Positive
     decay_rate: PositiveFraction
     decay_steps: Count
     staircase: bool
+    ramp_steps: Annotated[int, Field(ge=0)]
 
 
 class Train(Section):
-    steps: Count
     batch_size: BatchSize
+    decay: Fraction
+    epsilon: Positive
     learning_rate: LearningRate
-    initial_accumulator: Annotated[float, Field(gt=0, lt=1e38)]  # float32 ends there
+    initial_accumulator: Accumulator
     keep_prob: PositiveFraction
-    evaluate_every: Count
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
 
 
-class Evaluate(Section):
-    targets: Annotated[list[InnerFraction], allowed(ascending, "is not an ascending list of fractions"), LISTED]
+class Evaluation(Section):
+    first: Count
+    per_decade: Annotated[int, Field(ge=1, le=100)]
+    moments: Annotated[list[Count], allowed(ascending, "is not an ascending list of updates"), LISTED]
 
 
-class Warmup(Section):
-    variant: Name
-    seeds: Seeds
-    steps: Count
-    decays: Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays"), LISTED]
-    evaluate_every: Count
-    precise_images: Annotated[int, Field(ge=2)]
+class Network(Section):
+    """`None` marks a key that its normalization does not use, and that must then be absent."""
+
+    normalization: Normalization = Field(description="of each layer's inputs")
+    initializer: Initializer = Field(
+        description="truncated_normal: standard deviation 0.1, cut at two of them; he: scaled by fan-in"
+    )
+    normalize_logits: bool | None = Field(None, description="whether the last layer is normalized too; not with none")
+    groups: Count | None = Field(None, description="a divisor of every layer's channels; only with group")
+    rate: ChosenRate = Field(description="chosen: by `tune`; or a number above 0, to overrule it")
+
+    def disagreements(self) -> Iterator[str]:
+        wanted = set() if self.normalization == "none" else {"normalize_logits"}
+        wanted |= {"groups"} if self.normalization == "group" else set()
+        for key in ("normalize_logits", "groups"):
+            if (getattr(self, key) is not None) != (key in wanted):
+                what = "is missing" if key in wanted else "is not used"
+                yield f"{key}: {what} with normalization {self.normalization}"
+        for n in (16, 32, 1024, *([10] if self.normalize_logits else [])):
+            if self.groups and n % self.groups:
+                yield f"groups: {short(self.groups)} does not divide the {n} channels of a layer"
+
+    def kind(self) -> str | None:
+        """Which finalist it may become: without batch norm, with it but for the logits, or with it everywhere."""
+        if self.normalization == "batch":
+            return "everywhere" if self.normalize_logits else "hidden"
+        return "without" if self.normalization == "none" else None
 
 
 class Sweep(Section):
-    variants: Names
-    seeds: Seeds
     steps: Count
-    learning_rates: Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates"), LISTED]
-    batch_sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes"), LISTED]
-    target_accuracy: InnerFraction
+    networks: Names
+    learning_rates: Rates
+    seeds: Seeds
 
 
-class Summarize(Section):
-    confidence: InnerFraction
-    minimum_runs: Count
-    accuracy_margin: InnerFraction
+class Refine(Section):
+    steps: Count
+    target: InnerFraction
+    finalists: Annotated[list[Finalist], allowed(distinct, "is not a list of one or more different finalists"), LISTED]
+    factors: Rates
+    seeds: Seeds
+
+
+class Study(Section):
+    seeds: Seeds
+    arms: Names
+
+
+class Arm(Section):
+    network: Name
+    rate: ArmRate = Field(description="note, own, baseline (that of the finalist `without`), or a number above 0")
+    ramp_steps: Count | None = Field(None, description="in place of train.learning_rate.ramp_steps")
+    steps: Count
+
+
+class Averages(Section):
+    network: Name
+    rate: ArmRate
+    steps: Count
+    images: Count
+    precise_images: Annotated[int, Field(ge=2)]
+    decays: Decays
+
+
+class Long(Section):
+    steps: Count
+    arm: Name
+    arm_seeds: SomeSeeds
+    averages_seeds: SomeSeeds
+
+
+class Mechanism(Section):
+    points: Annotated[int, Field(ge=2, le=1000)]
+    seeds: Seeds
+
+
+class Tolerance(Section):
+    steps: Count
+    contestants: Contestants
+    learning_rates: Rates
+
+
+class Batch(Section):
+    images: Count
+    tuning_images: Count
+    contestants: Contestants
+    sizes: Annotated[list[BatchSize], allowed(ascending, "is not an ascending list of sizes"), LISTED]
+    factors: Rates
+    tuning_seeds: Seeds
+    seeds: Seeds
+
+
+class Rules(Section):
+    note_target: InnerFraction
+    contest_target: InnerFraction
+    contest_ratio: Positive
+    after: Count
+    equal_within: InnerFraction
+    own_rate_gain: InnerFraction
+    he_gain: InnerFraction
     warm_within: InnerFraction
-    slow_decay: Fraction
-    slow_steps: Annotated[
-        list[Count],
-        allowed(lambda v: ascending(v) and len(v) == 2, "is not two ascending steps"),
-        schema(minItems=2, maxItems=2),
-    ]
-    fast_decay: Fraction
-    fast_steps: Count
-    useless_accuracy: InnerFraction
-    fine_accuracy: InnerFraction
+    warm_from: Positive
+    warm_to: Positive
+    dip_from: InnerFraction
+    dip_to: InnerFraction
+    slow_decay: InnerFraction
+    fast_decay: InnerFraction
+    frozen_gain: InnerFraction
+    frozen_after: Count
+    useless: InnerFraction
+    tolerance_target: InnerFraction
+    tolerance_ratio: Positive
+    judged_decays: Annotated[list[InnerFraction], allowed(ascending, "is not an ascending list of decays"), LISTED]
+
+    def disagreements(self) -> Iterator[str]:
+        for low, high in (("warm_from", "warm_to"), ("dip_from", "dip_to"), ("fast_decay", "slow_decay")):
+            if getattr(self, low) >= getattr(self, high):
+                yield f"{low}: {getattr(self, low):g} is not below {high}"
 
 
 class Plot(Section):
@@ -239,45 +317,75 @@ class Runtime(Section):
     mirrors: list[Mirror]
 
 
-OwnOrShared = Annotated[Positive | Literal["shared"], refused_as("is not a rate above 0 or the word shared")]
-
-
 class Params(Section):
     data: Data
-    study: Study
-    variants: Annotated[dict[Name, Variant], NAMED]
-    rates: Annotated[dict[Name, OwnOrShared], NAMED]
     train: Train
-    evaluate: Evaluate
-    warmup: Warmup
+    evaluation: Evaluation
+    networks: Annotated[dict[Name, Network], NAMED]
     sweep: Sweep
-    summarize: Summarize
+    refine: Refine
+    study: Study
+    arms: Annotated[dict[Name, Arm], NAMED]
+    averages: Averages
+    long: Long
+    mechanism: Mechanism
+    tolerance: Tolerance
+    batch: Batch
+    rules: Rules
     plot: Plot
     runtime: Runtime
 
-    def rate_of(self, variant: str) -> float:
-        """The initial learning rate of `variant`: its own, or the shared one of `train`."""
-        own = self.rates[variant]
-        return self.train.learning_rate.initial if own == "shared" else own
-
     def disagreements(self) -> Iterator[str]:
-        for key, names in {
-            "study.variants": self.study.variants,
-            "sweep.variants": self.sweep.variants,
-            "warmup.variant": [self.warmup.variant],
-        }.items():
+        for key, names, known in (
+            ("sweep.networks", self.sweep.networks, self.networks),
+            ("study.arms", self.study.arms, self.arms),
+            ("long.arm", [self.long.arm], self.arms),
+        ):
             for name in names:
-                if name not in self.variants:
-                    yield f"{key}: {name} is not one of {', '.join(self.variants)}{nearest(name, self.variants)}"
-        for name in self.variants:
-            if name not in self.rates:
-                yield f"rates.{name}: is missing (a rate, or shared: train.learning_rate.initial)"
-        for name in self.rates:
-            if name not in self.variants:
-                yield f"rates.{name}: is not the name of a variant{nearest(name, self.variants)}"
-        averaged = self.variants.get(self.warmup.variant)
+                if name not in known:
+                    yield f"{key}: {name} is not one of {', '.join(known)}{nearest(name, known)}"
+        swept = {self.networks[name].kind() for name in self.sweep.networks if name in self.networks}
+        for finalist in self.refine.finalists:
+            if finalist not in swept:
+                yield f"refine.finalists: {finalist} takes a network of that kind in sweep.networks"
+        arms = {f"arms.{name}": self.arms[name] for name in self.study.arms if name in self.arms}
+        for key, arm in (arms | {"averages": self.averages}).items():
+            yield from self.cannot_resolve(key, arm)
+        finalists = {{"hidden": "with", "everywhere": "with"}.get(name, name) for name in self.refine.finalists}
+        for key, contestants in (("tolerance", self.tolerance.contestants), ("batch", self.batch.contestants)):
+            for contestant in contestants:
+                if contestant not in finalists:
+                    takes = "without" if contestant == "without" else "hidden or everywhere"
+                    yield f"{key}.contestants: {contestant} takes {takes} in refine.finalists"
+        averaged = self.networks.get(self.averages.network)
         if averaged and averaged.normalization != "batch":
-            yield f"warmup.variant: {self.warmup.variant} has no moving averages: its normalization is not batch"
+            yield f"averages.network: {self.averages.network} has no moving averages: its normalization is not batch"
+        tuning = {*self.sweep.seeds, *self.refine.seeds, *self.batch.tuning_seeds}
+        for key, seeds, those in (
+            ("long.arm_seeds", self.long.arm_seeds, self.study.seeds),
+            ("long.averages_seeds", self.long.averages_seeds, self.study.seeds),
+            ("mechanism.seeds", self.mechanism.seeds, self.study.seeds),
+        ):
+            if others := sorted(set(seeds) - set(those)):
+                yield f"{key}: {short(others[0])} is not one of study.seeds"
+        for key, seeds in (("study.seeds", self.study.seeds), ("batch.seeds", self.batch.seeds)):
+            if both := sorted(tuning & set(seeds)):
+                yield f"{key}: {both[0]} is a tuning seed: no run that chose a rate is judged"
+
+    def cannot_resolve(self, key: str, arm: Arm | Averages) -> Iterator[str]:
+        """Why an arm has no network or no rate, however the tuning ends."""
+        known = [*self.refine.finalists, *self.networks]
+        if arm.network not in known:
+            yield f"{key}.network: {arm.network} is not one of {', '.join(known)}{nearest(arm.network, known)}"
+        elif (
+            arm.rate == "own"
+            and arm.network in self.networks
+            and arm.network not in self.sweep.networks
+            and self.networks[arm.network].rate == "chosen"
+        ):
+            yield f"{key}.rate: own takes {arm.network} in sweep.networks, or a number as its rate"
+        if arm.rate == "baseline" and "without" not in self.refine.finalists:
+            yield f"{key}.rate: baseline takes without in refine.finalists"
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
