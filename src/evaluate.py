@@ -1,65 +1,169 @@
-"""Stage `evaluate`: measure the trained networks of one variant on the test split, one record per seed.
+"""Stage `evaluate`: hold the runs against the rules; tidy tables, one summary per arm, and the verdict on each claim.
 
-python src/evaluate.py batch_norm
+metrics/claims.json       the nine claims with what decides them, see `bnstudy.analysis.claim`
+metrics/summary/*.json    one file per arm, which `dvc metrics show` shows
+metrics/environment.json  on what and with what the runs were made
+plots/curves.csv          the history of each arm and seed; `note_batch_norm` are the runs that carry the averages
+plots/dip.csv             accuracy by the averages of each decay, less that by precise statistics; over the seeds
+plots/mechanism.csv       accuracy of finished networks with a part of the start mixed in; over the seeds
+plots/ladder.csv          accuracy of each rung, and what changed from the one that it is compared with
+plots/rates.csv           the sweep; tolerance.csv: the contest's networks at each rate; batch.csv: at each batch size
 """
 
-import argparse
 import json
+import math
+import platform
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bnstudy import BadInput, run
-from bnstudy.engine import device as devices
-from bnstudy.engine.models import from_file
-from bnstudy.engine.training import confusion, loss_and_accuracy, predict, tensors
+from bnstudy import run
+from bnstudy.analysis import headline
+from bnstudy.analysis.claim import AVERAGES_ARM, CLAIMS_FILE, Results, judge
+from bnstudy.analysis.claims import CLAIMS, DISTANCES, at_step, paired
+from bnstudy.analysis.inference import estimate
 from bnstudy.files import forget_finished, write
-from bnstudy.params import Variant, load
+from bnstudy.params import Params, load
+from bnstudy.records import (
+    read_averages,
+    read_averages_histories,
+    read_batch,
+    read_environment,
+    read_histories,
+    read_mechanism,
+    read_sweep,
+    read_tolerance,
+)
+from bnstudy.settings import SETTINGS, read_json, read_setting, to_json
+from bnstudy.tuning import CHOICES
+
+PATH = {  # from the note's network to the tuned batch norm; each rung is compared with the last one before it
+    "note_plain": "The note's network without batch norm",
+    "plain_own_rate": "Its own rate",
+    "baseline": "The best initial weights, tuned",
+    "same_rate": "Batch norm, same rate",
+    "own_rate": "Batch norm, its own rate",
+    "everywhere": "Batch norm of the logits too",
+}
+ASIDE = {"he": "He's initial weights", "he_ramp": "… and the rate ramped up"}  # compared with the first rung
 
 
-def steps_to(path: Path, targets: list[float]) -> dict[str, int | None]:
-    """The first step in the history `path` with at least each validation accuracy of `targets`; None where none is."""
-    try:
-        history = pd.read_csv(path)
-        reached = {target: history.loc[history["validation_accuracy"] >= target, "step"] for target in targets}
-        return {str(target): None if steps.empty else int(steps.iloc[0]) for target, steps in reached.items()}
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise BadInput(f"{path}: is not a history of this study ({error}); remove it and run `dvc repro`") from None
+def over_seeds(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """Mean, least and most of `column` over the seeds, for each value of `keys`."""
+    found = table.groupby(keys, sort=False)[column].agg(["count", "mean", "min", "max"])
+    return found.rename(columns={"count": "seeds", "mean": column, "min": "low", "max": "high"})
+
+
+def dip_table(averages: pd.DataFrame) -> pd.DataFrame:
+    precise = averages[averages["statistics"] == "precise"].set_index(["seed", "step"])["accuracy"]
+    table = averages[averages["decay"].between(0, 1, inclusive="neither")].copy()
+    at = pd.MultiIndex.from_frame(table[["seed", "step"]])
+    table["difference"] = table["accuracy"] - precise.reindex(at).to_numpy()
+    table["distance"] = np.sqrt((table[DISTANCES] ** 2).mean(axis=1))
+    keys = ["statistics", "decay", "step"]
+    found = over_seeds(table, keys, "difference")
+    found["distance"] = table.groupby(keys, sort=False)["distance"].mean()
+    found = found.reset_index()
+    found.insert(3, "age", [-math.log(decay) * step for decay, step in zip(found["decay"], found["step"], strict=True)])
+    return found
+
+
+def mechanism_table(mechanism: pd.DataFrame) -> pd.DataFrame:
+    keys = ["where", "what", "start_weight"]
+    start = mechanism[mechanism["start_weight"] == 0].set_index(["seed", "where", "what"])["accuracy"]
+    at = pd.MultiIndex.from_frame(mechanism[["seed", "where", "what"]])
+    table = mechanism.assign(difference=mechanism["accuracy"] - start.reindex(at).to_numpy())
+    found = over_seeds(table, keys, "difference")
+    found.insert(1, "accuracy", table.groupby(keys, sort=False)["accuracy"].mean())
+    return found.reset_index()
+
+
+def ladder_table(results: Results) -> pd.DataFrame:
+    after, rows, last = results.params.rules.after, list[dict[str, Any]](), ""
+    for rung, label in (PATH | ASIDE).items():
+        accuracies = at_step(results, rung, after)
+        if accuracies.empty:
+            continue
+        base = last if rung in PATH else "note_plain"
+        pairs = paired(results, rung, base)
+        found = estimate(pairs) if pairs else None
+        rate = read_setting(f"train/{rung}/{results.params.study.seeds[0]}").learning_rate.initial
+        rows.append(
+            {
+                "rung": rung,
+                "label": f"{label} ({rate:g})",
+                "from": base if found else "",
+                "seeds": len(accuracies),
+                "accuracy": accuracies.mean(),
+                "change": found and found.value,
+                "low": found and found.low,
+                "high": found and found.high,
+                "side": int(rung in ASIDE),
+            }
+        )
+        last = rung if rung in PATH else last
+    columns = ["rung", "label", "from", "seeds", "accuracy", "change", "low", "high", "side"]
+    return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
+
+
+def environments(params: Params) -> list[dict[str, Any]]:
+    """One entry per environment in which runs were made, with the names of these runs, and one for this process."""
+    seeds = params.study.seeds
+    runs = [
+        *product(["sweep"], params.sweep.networks),
+        *product(["refine"], params.refine.finalists, params.refine.factors),
+        *product(["train"], params.study.arms, seeds),
+        *product(["averages"], seeds),
+        *product(["mechanism"], params.mechanism.seeds),
+        *product(["tolerance"], params.tolerance.contestants, seeds),
+        *product(["batch"], params.batch.contestants, params.batch.sizes),
+    ]
+    made: dict[str, list[str]] = {}
+    for name in ("/".join(map(str, parts)) for parts in runs):
+        made.setdefault(json.dumps(read_environment(name)), []).append(name)
+    entries = [{"stage": "runs", **json.loads(facts), "runs": names} for facts, names in made.items()]
+    packages = {name: version(name) for name in ("dvc", "numpy", "scipy", "pandas")}
+    return [*entries, {"stage": "evaluate", "python": platform.python_version(), **packages}]
+
+
+def write_table(name: str, table: pd.DataFrame) -> None:
+    """`plots/<name>.csv`, fractions and losses to 6 significant digits."""
+    write(Path("plots", f"{name}.csv"), table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
 def main() -> None:
     params = load()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variant", choices=params.study.variants, help="one of `study.variants` in params.yaml")
-    name = parser.parse_args().variant
-    device = devices.prepare(params.runtime)
-    validation, (images_NHW, labels_N) = tensors("validation", device), tensors("test", device)
+    averages, sweep, batch = (
+        read_averages(params.averages, params.study),
+        read_sweep(params.sweep),
+        read_batch(params.batch),
+    )
+    tolerance, mechanism = read_tolerance(params.tolerance, params.study), read_mechanism(params.mechanism)
+    carried = read_averages_histories(params.study).assign(arm=AVERAGES_ARM)
+    curves = pd.concat([read_histories(params.study), carried], ignore_index=True)
+    results = Results(curves, averages, tolerance, sweep, read_json(SETTINGS / "choices.json", CHOICES), params)
+    findings = judge(CLAIMS, results)
+    made = environments(params)
 
-    runs: list[dict[str, Any]] = []
-    for seed in params.study.seeds:
-        network, trained_in = from_file(Path("models", name, f"{seed}.safetensors"), name, seed, Variant.model_validate)
-        network.to(device)
-        logits = predict(network, images_NHW)
-        test_loss, test_accuracy = loss_and_accuracy(logits, labels_N)
-        validation_loss, validation_accuracy = loss_and_accuracy(predict(network, validation[0]), validation[1])
-        runs.append(
-            {
-                "seed": seed,
-                "test_accuracy": test_accuracy,
-                "test_loss": test_loss,
-                "validation_accuracy": validation_accuracy,
-                "validation_loss": validation_loss,
-                "steps_to": steps_to(Path("metrics/history", name, f"{seed}.csv"), params.evaluate.targets),
-                "confusion": confusion(logits, labels_N),  # images of the test split, [actual][predicted]
-                "environment": trained_in,
-            }
-        )
-
-    text = json.dumps({"variant": name, "runs": runs}, indent=1, allow_nan=False)
-    write(Path("metrics/evaluation", f"{name}.json"), (text + "\n").encode())
-    forget_finished(f"train/{name}")
-    print(f"{name}: test accuracy", ", ".join(f"{run['test_accuracy']:.2%}" for run in runs))
+    headline.write_summaries(results)
+    write(CLAIMS_FILE, to_json([finding.model_dump() for finding in findings]))
+    write(Path("metrics/environment.json"), to_json(made))
+    write_table("curves", curves)
+    write_table("dip", dip_table(averages))
+    write_table("mechanism", mechanism_table(mechanism))
+    write_table("ladder", ladder_table(results))
+    rates = ["learning_rate", "seed", "diverged", "validation_accuracy"]
+    write_table("rates", sweep[["network", *rates]])
+    write_table("tolerance", tolerance[["contestant", *rates]])
+    judged = batch[batch["seed"].isin(params.batch.seeds)]
+    write_table("batch", judged[["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy"]])
+    for stage in ("sweep", "refine", "train", "averages", "mechanism", "tolerance", "batch"):
+        forget_finished(stage)
+    print("\n".join([headline.result(findings), "", *headline.lines(findings)]))
 
 
 if __name__ == "__main__":

@@ -1,228 +1,181 @@
-"""What a claim is and what became of it: records, the verdict, the words for an estimate, and `metrics/claims.json`.
+"""What a claim is and what became of it: its record in `metrics/claims.json`, and how the numbers in it are worded.
 
 The claims themselves stand in `bnstudy.analysis.claims`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from bnstudy.analysis.statistics import Comparison, Rule, Verdict, paired_difference, verdict
-from bnstudy.analysis.style import Looks
-from bnstudy.files import write
-from bnstudy.params import Summarize, Sweep
-from bnstudy.records import Record, Run, read_json, to_json
+from bnstudy.analysis.inference import Bound, Estimate, Rule, holm, together, verdict
+from bnstudy.params import Params
+from bnstudy.settings import read_json
+from bnstudy.tuning import Choices, digits
 
 CLAIMS_FILE = Path("metrics/claims.json")
-# The note's own pair of networks, and one in which each network has initial weights and a rate that suit it.
-SETTINGS = {"original": ("batch_norm", "plain"), "fair": ("batch_norm_hidden", "plain_he")}
-Runs = dict[str, list[Run]]  # of each variant, in the order of the seeds
-MARKS = {"supported": "✓", "refuted": "✗", "not decided": "?", "not measured": "–"}
+MARKS = {"holds": "✓", "refuted": "✗", "not shown": "?", "not measured": "–"}
+LEVEL = "96% interval"  # see `inference.interval`
+AVERAGES_ARM = "note_batch_norm"  # as which the runs that carry the averages are shown beside the arms
+
+Verdict = Literal["holds", "refuted", "not shown", "not measured"]
 
 
-@dataclass(frozen=True)
-class Results:
-    """What figures are drawn from, and most claims judged by: the tidy tables, and the parameters that matter to them.
-
-    `curves`, `warmup` and `sweep` are as `bnstudy.records` reads them, or as `summarize` wrote them.
-    """
-
-    curves: pd.DataFrame
-    warmup: pd.DataFrame
-    sweep: pd.DataFrame
-    targets: list[float]  # validation accuracies to be reached, ascending
-    averaged: str  # the variant of `warmup`
-    settings: Sweep  # what was run for `sweep`
-    rules: Summarize
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Part(Record):
-    """One comparison over the seeds, held against a rule of `params.yaml`; numbers to 6 significant digits."""
+    """One comparison over the seeds, held against a rule; `estimate` and `interval` as they are written."""
 
     part: str
-    quantity: str  # the name of a `Quantity`
-    estimate: float | None
-    low: float | None  # of the estimate's interval; None: unlimited or unknown
+    estimate: str
+    interval: str
+    value: float | None
+    low: float | None  # None: unbounded
     high: float | None
-    bound: Literal["exact", "at least", "at most", "none"]
-    p: float | None  # with probability_better, None where a variant was compared with a constant
-    probability_better: float | None
+    bound: Bound
     runs: int
-    censored_a: int  # runs that did not reach their target, with batch norm and without
-    censored_b: int
-    rule: str
     verdict: Verdict
 
 
 class Finding(Record):
-    """What became of a claim."""
+    """What became of a claim: the parts judge it, `described` does not. `adjusted_p`: by Holm's method."""
 
     id: int
     claim: str
-    measured: str  # how, in a sentence
-    verdict: Verdict | Literal["not measured"]
-    open_because: str | None  # why it is not decided, if not by its intervals
+    endpoint: str
+    rule: str
+    verdict: Verdict
+    p: float | None
+    adjusted_p: float | None
+    sentence: str
     parts: tuple[Part, ...]
-
-
-class Measured(NamedTuple):
-    """What a claim's `measure` returns: the parts whose variants or decays were run, and how they were measured."""
-
-    how: str
-    parts: list[Part]
-    open_because: str | None = None
-
-
-class Shown(NamedTuple):
-    """A part as text; `missed` says which runs did not get there."""
-
-    estimate: str
-    interval: str
-    missed: str
+    described: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """What an estimate measures, and how it is written: `scale` times the number in the format `form`, then `unit`."""
+class Results:
+    """What the claims are judged by: tables as `bnstudy.records` reads them, the choices of `tune`, the parameters.
 
-    name: str
+    `curves` holds the histories of all arms, and as `AVERAGES_ARM` those of the runs that carry the averages.
+    """
+
+    curves: pd.DataFrame
+    averages: pd.DataFrame
+    tolerance: pd.DataFrame
+    sweep: pd.DataFrame
+    choices: Choices
+    params: Params
+
+    @cached_property
+    def series(self) -> dict[tuple[int, str, float], "pd.Series[float]"]:
+        """Accuracy by step for each seed, kind of statistics and decay, -1 where the kind has none."""
+        table = self.averages.fillna({"decay": -1.0}).set_index("step")
+        return {key: rows["accuracy"] for key, rows in table.groupby(["seed", "statistics", "decay"])}  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a number is written: `scale` times it in the format `form`, then `sign`."""
+
     form: str
-    unit: str
+    sign: str = ""
     scale: float = 1
 
-    def shown(self, part: Part) -> Shown:
-        estimate, low, high = (self.number(value) for value in (part.estimate, part.low, part.high))
-        bound = {"at least": "≥ ", "at most": "≤ "}.get(part.bound, "")
-        sides = ("", "") if part.p is None else (" with batch norm", " without")
-        censored = zip((part.censored_a, part.censored_b), sides, strict=True)
-        missed = " and ".join(f"{count} of {part.runs} runs{side}" for count, side in censored if count)
-        ends = {(True, True): f"{low} to {high}", (True, False): f"from {low}", (False, True): f"up to {high}"}
-        return Shown(
-            f"{bound}{estimate}{'' if self.unit == '%' else self.unit}" if estimate else "no estimate",
-            ends.get((bool(low), bool(high)), "no interval"),
-            f"not reached by {missed}" if missed else "",
-        )
+    def number(self, value: float) -> str:
+        """`value` without its sign."""
+        return format(self.scale * value, self.form).rstrip(".").replace("-", "−")
 
-    def number(self, value: float | None) -> str:
-        """`value` without its unit, unless that is percent; empty for None."""
-        if value is None:
-            return ""
-        text = format(self.scale * value, self.form).rstrip(".").replace("-", "−")
-        return f"{text}%" if self.unit == "%" else text
+    def interval(self, found: Estimate) -> str:
+        """Empty where nothing is known: of a ratio or a time, 0 is no bound from below."""
+        low = self.number(found.low) if np.isfinite(found.low) and (found.low or "+" in self.form) else ""
+        high = self.number(found.high) if np.isfinite(found.high) else ""
+        return f"{low} to {high}" if low and high else f"from {low}" if low else f"up to {high}" if high else ""
 
-    def rule(self, rule: Rule) -> str:
-        """`rule` in words, in this unit."""
-        low, high = "at least" if rule.inclusive else "above", "at most" if rule.inclusive else "below"
-        if rule.beyond:
-            low, high = "below", "or above"
-        limits = [(low, rule.above), (high, rule.below)]
-        words = [f"{word} {self.scale * limit:g}" for word, limit in limits if limit is not None]
-        return (" " if rule.beyond else " and ").join(words) + self.unit
+    def estimate(self, found: Estimate) -> str:
+        if found.value is None:
+            return "no estimate"
+        return {"at least": "≥ ", "at most": "≤ "}.get(found.bound, "") + self.number(found.value) + self.sign
+
+    def text(self, found: Estimate) -> str:
+        """The estimate, with its interval."""
+        interval = self.interval(found)
+        return f"{self.estimate(found)} ({too_few(found) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
+
+
+RATIO, POINTS, FACTOR = Unit("#.3g"), Unit("+.2f", " points", 100), Unit("#.3g", "×")
+
+
+def too_few(found: Estimate) -> str:
+    """Why there is no interval, see `inference.interval`; empty where there may be one."""
+    return "" if found.n >= 6 else f"{found.n} seed{'s are' if found.n > 1 else ' is'} too few for an interval"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A claim's estimates, each with its label, unit and rule; `p` over all of them, None if it is no comparison."""
+
+    parts: list[tuple[str, Estimate, Unit, Rule]]
+    sentence: str
+    p: float | None = None
+    described: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. Its three texts are format strings over the rules of `params.yaml`, and over `margin` in points.
-
-    `supported` says what held in every part, `refuted` what failed in at least one.
-    """
+    """One claim, how it is measured and judged, and the measurement; None where the study leaves out what it takes."""
 
     id: int
-    statement: str
-    supported: str
-    refuted: str
-    quantities: tuple[Quantity, ...]
-    measure: Callable[[Results, Runs], Measured]
-    draw: Callable[[Results, Looks], Figure | None]  # None where this study left out what it would show
-
-    def judge(self, results: Results, runs: Runs) -> Finding:
-        """Supported if every part is, refuted if any part is, not measured without parts."""
-        measured = self.measure(results, runs)
-        verdicts = {part.verdict for part in measured.parts}
-        decided: Verdict = "refuted" if "refuted" in verdicts else "not decided"
-        return Finding(
-            id=self.id,
-            claim=filled(self.statement, results.rules),
-            measured=f"{measured.how}.",
-            verdict="supported" if verdicts == {"supported"} else decided if verdicts else "not measured",
-            open_because=measured.open_because,
-            parts=tuple(measured.parts),
-        )
-
-    def reading(self, finding: Finding, rules: Summarize) -> str:
-        """What became of the claim, with its numbers, in one sentence."""
-        if not finding.parts:
-            return "Not measured: this study leaves out a variant or a run that it takes."
-        if finding.verdict == "not decided":
-            lead = f"Not decided, since {why_open(finding, rules)}"
-        else:
-            lead = filled(self.supported if finding.verdict == "supported" else self.refuted, rules)
-        shown = [(part.part, self.shown(part)) for part in finding.parts]
-        return f"{lead} – " + "; ".join(f"{part}: {text.estimate} ({text.interval})" for part, text in shown) + "."
-
-    def shown(self, part: Part) -> Shown:
-        return next(quantity for quantity in self.quantities if quantity.name == part.quantity).shown(part)
+    claim: str
+    endpoint: str
+    rule: str
+    measured: Measured | None
 
 
-def filled(text: str, rules: Summarize) -> str:
-    return text.format(**rules.model_dump(), margin=f"{100 * rules.accuracy_margin:g} points")
+def judge(claims: Iterable[Callable[[Results], Claim]], results: Results) -> list[Finding]:
+    """Every claim's finding; the p of those that are comparisons are adjusted together."""
+    found = [claim(results) for claim in claims]
+    adjusted = holm({str(one.id): one.measured.p for one in found if one.measured and one.measured.p is not None})
+    return [finding(claim, adjusted.get(str(claim.id))) for claim in found]
 
 
-def why_open(finding: Finding, rules: Summarize) -> str:
-    runs = min(part.runs for part in finding.parts)
-    if runs < rules.minimum_runs:
-        return f"a verdict takes {rules.minimum_runs} runs, not {runs}"
-    if all(part.estimate is None for part in finding.parts if part.verdict == "not decided"):
-        return "too few runs got that far for an estimate"
-    return finding.open_because or "an interval leaves both answers open"
-
-
-def judged(label: str, quantity: Quantity, found: Comparison, rule: Rule, rules: Summarize) -> Part:
-    """The part that holds `found` against `rule`."""
-    return Part(
-        part=label,
-        quantity=quantity.name,
-        estimate=digits(found.estimate),
-        low=digits(found.low),
-        high=digits(found.high),
-        bound=found.bound,
-        p=digits(found.p),
-        probability_better=digits(found.probability_better),
-        runs=found.pairs,
-        censored_a=found.censored_a,
-        censored_b=found.censored_b,
-        rule=quantity.rule(rule),
-        verdict=verdict(found, rule, rules.minimum_runs),
+def finding(claim: Claim, adjusted_p: float | None) -> Finding:
+    """`claim` with its verdict."""
+    measured = claim.measured or Measured([], "The study leaves out runs or evaluations that this takes.")
+    verdicts = [verdict(found, rule, adjusted_p) for _, found, _, rule in measured.parts]
+    return Finding(
+        id=claim.id,
+        claim=claim.claim,
+        endpoint=claim.endpoint,
+        rule=claim.rule,
+        verdict=together(verdicts) if claim.measured else "not measured",
+        p=None if measured.p is None else digits(measured.p),
+        adjusted_p=None if adjusted_p is None else digits(adjusted_p),
+        sentence=measured.sentence,
+        parts=tuple(
+            Part(
+                part=label,
+                estimate=unit.estimate(found),
+                interval=unit.interval(found),
+                value=None if found.value is None else digits(found.value),
+                low=digits(found.low) if np.isfinite(found.low) else None,
+                high=digits(found.high) if np.isfinite(found.high) else None,
+                bound=found.bound,
+                runs=found.n,
+                verdict=one,
+            )
+            for (label, found, unit, _), one in zip(measured.parts, verdicts, strict=True)
+        ),
+        described=measured.described,
     )
 
 
-def judged_by_setting(values: dict[str, list[float]], quantity: Quantity, rule: Rule, rules: Summarize) -> list[Part]:
-    """One part for each setting whose two variants have `values`, one per seed: with batch norm minus without."""
-    return [
-        judged(setting, quantity, paired_difference(values[a], values[b], confidence=rules.confidence), rule, rules)
-        for setting, (a, b) in SETTINGS.items()
-        if values.keys() >= {a, b}
-    ]
-
-
-def digits(value: float | None) -> float | None:
-    """`value` to 6 significant digits, fewer than two machines may differ in; 0 without a sign."""
-    return None if value is None else float(f"{value:.6g}") + 0.0
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.10g}%"
-
-
-def write_findings(findings: list[Finding]) -> None:
-    write(CLAIMS_FILE, to_json([finding.model_dump() for finding in findings]))
-
-
 def read_findings() -> list[Finding]:
-    """What `write_findings` wrote; `BadInput` if it cannot be read or is something else."""
+    """`metrics/claims.json`; `BadInput` if it cannot be read or is something else."""
     return read_json(CLAIMS_FILE, TypeAdapter(list[Finding]))

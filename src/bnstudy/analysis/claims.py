@@ -1,0 +1,431 @@
+"""The nine claims: what each says, its endpoint, the rule that judges it, and how it is measured."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from bnstudy.analysis.claim import AVERAGES_ARM, FACTOR, POINTS, RATIO, Claim, Measured, Results, Unit, too_few
+from bnstudy.analysis.crossing import Crossing, crossing, geometric_mean, ratio
+from bnstudy.analysis.inference import Estimate, Rule, equivalence_p, estimate
+from bnstudy.engine.rows import AveragesRow
+
+UPDATES, WEIGHT = Unit(",.0f"), Unit("#.2g")
+DISTANCES = [name for name in AveragesRow._fields if name.endswith(("_mean", "_deviation"))]
+ARM_OF = {"hidden": "own_rate", "everywhere": "everywhere"}  # the arm in which a finalist with batch norm competes
+PAIRED = "geometric mean over pairs of one seed, from intervals between evaluations"
+
+
+def has(results: Results, *arms: str) -> bool:
+    return set(arms) <= set(results.curves["arm"])
+
+
+def points(fraction: float) -> str:
+    return f"{100 * fraction:g} point{'' if fraction == 0.01 else 's'}"
+
+
+def at_step(results: Results, arm: str, step: int, column: str = "validation_accuracy") -> "pd.Series[float]":
+    """A column of each seed after `step` updates, by seed; empty where there is no such evaluation."""
+    curves = results.curves
+    return curves[(curves["arm"] == arm) & (curves["step"] == step)].set_index("seed")[column].sort_index()
+
+
+def last_test(results: Results, *arms: str) -> int:
+    """The last step after which all runs of `arms` evaluated the test split; if there is none, most of them."""
+    curves = results.curves[results.curves["arm"].isin(arms)].dropna(subset="test_accuracy")
+    runs = curves.groupby("step").size()
+    return int(runs.index[runs == runs.max()].max())
+
+
+# 1 and 2: speed
+
+
+def ends(results: Results, *arms: str) -> dict[int, int]:
+    """For each seed, the last update that its runs of all `arms` have in common."""
+    curves = results.curves[results.curves["arm"].isin(arms)]
+    last = curves.groupby(["seed", "arm"])["step"].max().groupby("seed").min()
+    return {int(str(seed)): int(step) for seed, step in last.items()}
+
+
+def times(results: Results, arm: str, target: float, until: dict[int, int]) -> list[Crossing]:
+    """When each seed reached `target`, in the first so many updates."""
+    found = []
+    for seed, rows in results.curves[results.curves["arm"] == arm].groupby("seed"):
+        used = rows[rows["step"] <= until[int(str(seed))]]
+        found.append(crossing(list(used["step"]), list(used["validation_accuracy"]), target))
+    return found
+
+
+def speed(
+    results: Results, with_it: str, without: str, target: float, below: float, names: tuple[str, str]
+) -> Measured | None:
+    """The ratio of updates to `target`, with batch norm over without, over the seeds."""
+    if not has(results, with_it, without):
+        return None
+    until = ends(results, with_it, without)
+
+    def compared(target: float, exactly: bool = False) -> Estimate:
+        a, b = (times(results, arm, target, until) for arm in (with_it, without))
+        return ratio(*([time.point() if exactly else time for time in side] for side in (a, b)), null=below)
+
+    def reached(arm: str) -> str:
+        runs = times(results, arm, target, until)
+        there = sum(math.isfinite(run.by) for run in runs)
+        if there < len(runs):
+            return f"{there or 'none'} of {len(runs)} runs of up to {max(until.values()):,} updates"
+        return f"{UPDATES.estimate(geometric_mean(runs))} updates"
+
+    found, last = compared(target), last_test(results, with_it, without)
+    others = [other for other in (0.9, 0.95, 0.97, 0.98, 0.99) if other != target]
+    accuracies = [at_step(results, arm, last, "test_accuracy").mean() for arm in (with_it, without)]
+    return Measured(
+        [(f"updates to {target:.0%}", found, FACTOR, Rule(below=below))],
+        f"{names[0]} reaches {target:.0%} in {reached(with_it)}, {names[1]} in {reached(without)}: "
+        + (f"a ratio of {RATIO.text(found)}." if found.value else f"nothing bounds the ratio{since(found)}."),
+        found.p,
+        (
+            f"With times interpolated between evaluations: {RATIO.text(compared(target, exactly=True))}.",
+            "At other targets: " + ", ".join(f"{RATIO.estimate(compared(t))} at {t:.0%}" for t in others) + ".",
+            f"Test accuracy after {last:,} updates, mean over the seeds: {accuracies[0]:.2%} with batch norm, "
+            f"{accuracies[1]:.2%} without.",
+        ),
+    )
+
+
+def since(found: Estimate) -> str:
+    return f" ({too_few(found)})" if too_few(found) else ""
+
+
+def note(results: Results) -> Claim:
+    target = results.params.rules.note_target
+    names = "The note's network with batch norm", "the one without"
+    return Claim(
+        1,
+        "The note: batch norm converges faster, in its own setting.",
+        f"Ratio of the updates until three evaluations in a row reach {target:.0%} validation accuracy, with batch "
+        f"norm over without, {PAIRED}.",
+        "below 1",
+        speed(results, AVERAGES_ARM, "note_plain", target, 1.0, names),
+    )
+
+
+def contest(results: Results) -> Claim:
+    rules, arm = results.params.rules, ARM_OF.get(results.choices.contest.get("with", ""), "")
+    names = "Batch norm", "the tuned network without"
+    return Claim(
+        2,
+        "Tuned against tuned, batch norm still converges faster.",
+        f"Ratio of the updates until three evaluations in a row reach {rules.contest_target:.0%} validation accuracy, "
+        f"the best network with batch norm over the best without, each at its own rate, {PAIRED}.",
+        f"below {rules.contest_ratio:g}",
+        speed(results, arm, "baseline", rules.contest_target, rules.contest_ratio, names),
+    )
+
+
+# 3 and 4: the ladder
+
+
+def paired(results: Results, a: str, b: str, column: str = "validation_accuracy") -> list[float]:
+    """Arm `a` minus arm `b`, by seed, after `rules.after` updates; empty where these were not made."""
+    sides = [at_step(results, arm, results.params.rules.after, column) for arm in (a, b)]
+    return (sides[0] - sides[1]).dropna().tolist()
+
+
+def larger_rate(results: Results) -> Claim:
+    rules = results.params.rules
+    within, gain = rules.equal_within, rules.own_rate_gain
+    claim = partial(
+        Claim,
+        3,
+        "What batch norm buys is the larger rate.",
+        f"Validation accuracy after {rules.after} updates: batch norm at the baseline's rate minus the baseline, and "
+        "batch norm at its own rate minus that.",
+        f"within {points(within)} (two one-sided tests), and at least {points(gain)}",
+    )
+    steps = ("same_rate", "baseline"), ("own_rate", "same_rate")
+    pairs = [paired(results, *arms) for arms in steps]
+    if not all(pairs):
+        return claim(None)
+    same, own = estimate(pairs[0]), estimate(pairs[1], null=gain)
+    batch = [POINTS.estimate(estimate(paired(results, *arms, "batch_accuracy"))) for arms in steps]
+    return claim(
+        Measured(
+            [
+                ("at the baseline's rate", same, POINTS, Rule(above=-within, below=within)),
+                ("its own rate adds", own, POINTS, Rule(above=gain)),
+            ],
+            f"After {rules.after} updates, batch norm at the baseline's rate changes accuracy by {POINTS.text(same)}; "
+            f"its own rate adds {POINTS.text(own)}.",
+            max(equivalence_p(pairs[0], within), own.p or 0.0),
+            (f"On the training batch of the last update: {' and '.join(batch)}.",),
+        )
+    )
+
+
+def initial_weights(results: Results) -> Claim:
+    rules = results.params.rules
+    claim = partial(
+        Claim,
+        4,
+        "The initial weights are not what ails the note's plain network.",
+        f"Validation accuracy after {rules.after} updates at the note's rate, with He's initial weights less the "
+        "note's, without batch norm.",
+        f"at most {points(rules.he_gain)}",
+    )
+    pairs, ramp = paired(results, "he", "note_plain"), paired(results, "he_ramp", "note_plain")
+    if not pairs:
+        return claim(None)
+    found = estimate(pairs, null=rules.he_gain)
+    means = [at_step(results, arm, rules.after).mean() for arm in ("he", "note_plain")]
+    return claim(
+        Measured(
+            [("He minus the note's", found, POINTS, Rule(below=rules.he_gain))],
+            f"After {rules.after} updates at the note's rate, He's initial weights come to {means[0]:.1%}, the note's "
+            f"to {means[1]:.1%}: {POINTS.text(found)}.",
+            found.p,
+            (f"With the rate ramped up besides: {POINTS.text(estimate(ramp))}.",) if ramp else (),
+        )
+    )
+
+
+# 5 to 8: the averages
+
+
+def gap(results: Results, seed: int, decay: float) -> "pd.Series[float]":
+    """Accuracy by moving averages minus that by precise statistics, by step, to 9 decimals."""
+    return (results.series[seed, "moving", decay] - results.series[seed, "precise", -1.0]).round(9)
+
+
+def run_lengths(results: Results) -> dict[int, int]:
+    """The last step of each seed's run that carries the averages."""
+    return {int(str(seed)): int(step) for seed, step in results.averages.groupby("seed")["step"].max().items()}
+
+
+def judged(results: Results) -> tuple[list[float], str]:
+    """Those of the judged decays that the runs carry, and their names."""
+    decays = [decay for decay in results.params.rules.judged_decays if decay in results.params.averages.decays]
+    return decays, ", ".join(f"{decay:g}" for decay in decays)
+
+
+def spread(values: Sequence[float]) -> str:
+    least, most = (f"{end(values):.2g}" for end in (min, max))
+    return least if least == most else f"{least} to {most}"
+
+
+def exit_time(apart: "pd.Series[float]", within: float) -> Crossing:
+    """From which update on the gap stays within `within`: after the last evaluation beyond it, by the next one."""
+    steps, far = list(apart.index), np.flatnonzero(apart.abs() > within)
+    if not far.size:
+        return Crossing(0.0, float(steps[0]))
+    after, rest = steps[far[-1]], steps[far[-1] + 1 :]
+    return Crossing(float(after), float(rest[0]) if rest else math.inf)
+
+
+def warm_up(results: Results) -> Claim:
+    """A decay is judged by the runs long enough to tell that it takes longer than the rule; if none is, by all."""
+    rules, (decays, names) = results.params.rules, judged(results)
+    claim = partial(
+        Claim,
+        5,
+        "Averages need about 5 / (1 − decay) updates, not “about 1,000”.",
+        f"Updates from which on accuracy by moving averages stays within {points(rules.warm_within)} of that by "
+        "precise statistics, times −ln(decay), geometric mean over the seeds.",
+        f"between {rules.warm_from:g} and {rules.warm_to:g} for each of the decays {names}",
+    )
+    if not decays:
+        return claim(None)
+    lengths = run_lengths(results)
+
+    def found(decay: float, within: float) -> Estimate:
+        rate = -math.log(decay)
+        seeds = [seed for seed, last in lengths.items() if last * rate >= rules.warm_to] or list(lengths)
+        return geometric_mean([exit_time(gap(results, seed, decay), within) for seed in seeds], factor=rate)
+
+    def warm(within: float) -> str:
+        all_found = [found(decay, within) for decay in decays]
+        bound = "at least " if any(one.bound == "at least" for one in all_found) else ""
+        values = [one.value for one in all_found if one.value]
+        return f"{points(within)} of precise statistics after {bound}{spread(values)}"
+
+    within, rule = rules.warm_within, Rule(above=rules.warm_from, below=rules.warm_to)
+    parts = [(f"decay {decay:g}", found(decay, within), RATIO, rule) for decay in decays]
+    return claim(
+        Measured(
+            parts,
+            f"Averages are within {warm(within)} times 1 / −ln(decay) updates, at the decays {names}"
+            f"{since(parts[-1][1])}.",
+            described=(f"In the same units, within {warm(within / 2)}, and within {warm(within * 2)}.",),
+        )
+    )
+
+
+def bottom(apart: "pd.Series[float]", decay: float) -> tuple[float, float, float]:
+    """The start's weight at the least gap, and the least and most it can be between the evaluations beside it."""
+    steps, at = [0, *apart.index, math.inf], np.flatnonzero(apart == apart.min()) + 1
+    low, value, high = (decay**step for step in (steps[at[-1] + 1], steps[at[0]], steps[at[0] - 1]))
+    return value, low, high
+
+
+def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
+    """Over the seeds' gaps, the geometric mean, the least and the most of what the bottom's weight can be.
+
+    Those of one seed alone where it lies beyond the rule; no ends where a seed has no dip, its gap never being below
+    -`depth`, or with fewer than 6 seeds.
+    """
+    found = [bottom(apart, decay) for apart in gaps]
+    dips = [one for one, apart in zip(found, gaps, strict=True) if apart.min() < -depth]
+    beyond = [one for one in dips if one[2] < (rule.above or 0) or one[1] > (rule.below or 1)]
+    used = beyond[:1] or found
+    value = math.exp(np.mean([math.log(weight) for weight, _, _ in used]))
+    if len(found) < 6 or (len(dips) < len(found) and not beyond):
+        return Estimate(value, -math.inf, math.inf, None, len(found))
+    return Estimate(value, min(low for _, low, _ in used), max(high for *_, high in used), None, len(found))
+
+
+def dip(results: Results) -> Claim:
+    rules, (decays, names) = results.params.rules, judged(results)
+    claim = partial(
+        Claim,
+        6,
+        "Any decay's dip lies where the start's weight is about a quarter.",
+        "decay ^ updates where accuracy by moving averages, less that by precise statistics, is least.",
+        f"between {rules.dip_from:g} and {rules.dip_to:g} for each of the decays {names}, in every seed",
+    )
+    if not decays:
+        return claim(None)
+    rule = Rule(above=rules.dip_from, below=rules.dip_to)
+    gaps = {decay: [gap(results, seed, decay) for seed in run_lengths(results)] for decay in decays}
+    found = {decay: bottoms(its, decay, rule, rules.warm_within) for decay, its in gaps.items()}
+    depths = ", ".join(f"{POINTS.number(max(apart.min() for apart in its))} at {d:g}" for d, its in gaps.items())
+    return claim(
+        Measured(
+            [(f"decay {decay:g}", one, WEIGHT, rule) for decay, one in found.items()],
+            f"At the bottom of the dip {spread([one.value for one in found.values() if one.value])} of the start is "
+            f"left, at the decays {names}{since(found[decays[0]])}.",
+            described=(f"Its depth in points, in the seed where it is shallowest: {depths}.",),
+        )
+    )
+
+
+def stability(results: Results) -> Claim:
+    rules, steps, table = results.params.rules, results.params.long.steps, results.averages
+    claim = partial(
+        Claim,
+        7,
+        "Once warm, a larger decay is more stable.",
+        f"Distance of the bias-corrected averages from precise statistics after {steps:,} updates, in standard "
+        f"deviations (root mean square over layers, means and deviations), decay {rules.slow_decay:g} over "
+        f"{rules.fast_decay:g}, geometric mean over the seeds.",
+        "below 1",
+    )
+    at_end = table[(table["statistics"] == "corrected") & (table["step"] == steps)]
+    distances = at_end.set_index(["decay", "seed"])
+    names = [name for name in DISTANCES if at_end[name].notna().any()]
+    if not {rules.slow_decay, rules.fast_decay} <= set(at_end["decay"]):
+        return claim(None)
+
+    def sides(layer: str = "") -> list["pd.Series[float]"]:
+        squares = (distances[[name for name in names if name.startswith(layer)]] ** 2).mean(axis=1)
+        return [np.sqrt(squares.loc[decay]) for decay in (rules.slow_decay, rules.fast_decay)]
+
+    def compared(layer: str = "") -> Estimate:
+        return ratio(*([Crossing(value, value, value) for value in side] for side in sides(layer)))
+
+    found, (slow, fast) = compared(), (side.mean() for side in sides())
+    layers = dict.fromkeys(name.split("_")[0] for name in names)
+    return claim(
+        Measured(
+            [(f"{rules.slow_decay:g} over {rules.fast_decay:g}", found, FACTOR, Rule(below=1.0))],
+            f"After {steps:,} updates the averages of {rules.slow_decay:g} are off by {slow:.3g} σ, those of "
+            f"{rules.fast_decay:g} by {fast:.3g} σ: a ratio of {RATIO.text(found)}.",
+            found.p,
+            ("By layer: " + ", ".join(f"{layer} {RATIO.estimate(compared(layer))}" for layer in layers) + ".",),
+        )
+    )
+
+
+def frozen(results: Results) -> Claim:
+    rules, step, seeds = results.params.rules, results.params.rules.frozen_after, run_lengths(results)
+    claim = partial(
+        Claim,
+        8,
+        "Without update ops, evaluation is useless.",
+        f"Accuracy by the batch's own statistics minus that by never-updated averages, after {step:,} updates.",
+        f"at least {points(rules.frozen_gain)}",
+    )
+    if not all(
+        (seed, "moving", 1.0) in results.series and step in results.series[seed, "moving", 1.0] for seed in seeds
+    ):
+        return claim(None)
+    kinds = ("batch", -1.0), ("moving", 1.0)
+    batch, never = (np.array([results.series[seed, *kind][step] for seed in seeds]) for kind in kinds)
+    found, below = estimate(batch - never, null=rules.frozen_gain), (never < rules.useless).sum()
+    return claim(
+        Measured(
+            [("by the batch minus never updated", found, POINTS, Rule(above=rules.frozen_gain))],
+            f"After {step:,} updates, accuracy by the batch's statistics is {batch.mean():.1%}, by averages that are "
+            f"never updated {never.mean():.1%}: {POINTS.text(found)}.",
+            found.p,
+            (f"By never-updated averages it lies below {rules.useless:.0%} in {below} of {len(seeds)} seeds.",),
+        )
+    )
+
+
+# 9: rates
+
+
+def largest_rate(table: pd.DataFrame, target: float) -> Crossing:
+    """The largest rate that reaches `target`, as an interval between it and the next one that was tried.
+
+    Counted from the most accurate rate up to the first that fails: a lucky run far above is no range, and an unlucky
+    one far below is no end. None: between 0 and the lowest rate. All: between the highest and infinity.
+    """
+    rates, accuracies = list(table["learning_rate"]), list(table["validation_accuracy"])
+    best = int(np.argmax(accuracies))
+    fails = next((i for i in range(best, len(rates)) if accuracies[i] < target), len(rates))
+    if fails == best:
+        return Crossing(0.0, rates[0])
+    return Crossing(rates[fails - 1], [*rates, math.inf][fails])
+
+
+def largest_rates(table: pd.DataFrame, target: float) -> list[Crossing]:
+    """Of the runs of each seed."""
+    return [largest_rate(rows, target) for _, rows in table.groupby("seed")]
+
+
+def tolerance(results: Results) -> Claim:
+    rules, table = results.params.rules, results.tolerance
+    target = rules.tolerance_target
+    claim = partial(
+        Claim,
+        9,
+        "Batch norm works over a wider range of rates.",
+        f"Largest rate that reaches {target:.0%} validation accuracy in {results.params.tolerance.steps:,} updates, "
+        "with batch norm over without, geometric mean over the seeds.",
+        f"above {rules.tolerance_ratio:g}",
+    )
+    if set(table["contestant"]) != {"with", "without"}:
+        return claim(None)
+
+    def rates(found: list[Crossing]) -> str:
+        return " or ".join(f"{rate:g}" if rate else "none" for rate in sorted({one.after for one in found}))
+
+    choices, sweep = results.choices, results.sweep
+    networks = [choices.finalists[name].network for name in (choices.contest["with"], choices.contest["without"])]
+    sides = [largest_rates(table[table["contestant"] == name], target) for name in ("with", "without")]
+    tuning = [largest_rates(sweep[sweep["network"] == name], target) for name in networks]
+    found = ratio(*sides, null=rules.tolerance_ratio, floor=0.0)
+    return claim(
+        Measured(
+            [("with over without", found, FACTOR, Rule(above=rules.tolerance_ratio))],
+            f"The largest rate that reaches {target:.0%} is {rates(sides[0])} with batch norm, {rates(sides[1])} "
+            f"without, of those tried: a ratio of {RATIO.text(found)}.",
+            found.p,
+            (f"In the sweep, on the tuning seeds: {rates(tuning[0])} with batch norm, {rates(tuning[1])} without.",),
+        )
+    )
+
+
+CLAIMS = (note, contest, larger_rate, initial_weights, warm_up, dip, stability, frozen, tolerance)
