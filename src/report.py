@@ -1,49 +1,105 @@
 """Stage `report`: the nine claims with their figures, as a page and as Markdown. No result in either is typed by hand.
 
-report/index.html     one page that needs nothing but itself
-report/README.md      the same, shorter, for where Markdown is shown
-report/figures/*.svg  one figure per claim, and one more; light or dark as the reader's system asks
+report/index.html  one page that needs nothing but itself
+report/README.md   the same, shorter, for where Markdown is shown
 """
 
 import base64
+import math
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import jinja2
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from pydantic import TypeAdapter
 
 from bnstudy import BadInput, run
-from bnstudy.analysis import style
-from bnstudy.analysis.claim import MARKS, Claim, Finding, Results, percent
-from bnstudy.analysis.claims import CLAIMS, read_claims
-from bnstudy.analysis.claims.training import FLOOR, hidden_figure
-from bnstudy.analysis.headline import markdown_headline, read_summaries, result
-from bnstudy.files import whole_folder, write
-from bnstudy.params import Params, load
-from bnstudy.records import read_json, read_tidy
+from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, read_findings
+from bnstudy.analysis.headline import SUMMARIES, result
+from bnstudy.files import write
+from bnstudy.params import load
+from bnstudy.records import read_csv
+from bnstudy.settings import SETTINGS, read_json
+from bnstudy.tuning import CHOICES, remark
 
-TEMPLATES = Path(__file__).parent / "bnstudy/analysis"
+FIGURES, FIRST, CHANGES = Path("report/figures"), Path("data/first_version"), Path("docs/changes.md")
 ENVIRONMENT_FILE = Path("metrics/environment.json")
+FLOOR = math.log1p(9 * math.exp(-10 / 3))  # of the loss where the logits have batch norm without a gain
 
 
-def draw(results: Results) -> dict[str, bytes]:
-    """The figures for which there are runs, by name: `claim_1` … `claim_9` and `hidden`, as SVG."""
-    looks = style.looks([*results.curves["variant"], *results.sweep["variant"]])
-    with style.styled(style.FONT):
-        figures = {f"claim_{claim.id}": claim.draw(results, looks) for claim in CLAIMS}
-        figures["hidden"] = hidden_figure(results.curves, looks)
-        return {name: style.adaptive(style.to_svg(drawn)) for name, drawn in figures.items() if drawn}
+def pictures() -> dict[str, dict[str, str]]:
+    """Those that `plot` drew, by name: what is seen, which stands in the file as its title, and the file in base64."""
+    found = {}
+    for path in (FIGURES / f"{name}.svg" for name in ("dip", "ladder", "rates")):
+        if path.exists():
+            svg = path.read_bytes()
+            alt = ET.fromstring(svg).findtext("{http://www.w3.org/2000/svg}title") or ""  # noqa: S314 (our own)
+            found[path.stem] = {"alt": alt, "data": base64.b64encode(svg).decode()}
+    return found
 
 
-def made_with(environment: list[dict[str, Any]]) -> str:
-    """How many runs were trained in which environment. `BadInput` if `environment` does not say so."""
+def first_version() -> dict[str, Any]:
+    """What the first version's own tables say against it."""
+    sweep, warmup = read_csv(FIRST / "sweep.csv"), read_csv(FIRST / "warmup.csv")
+    claims = read_json(FIRST / "claims.json", TypeAdapter(list[dict[str, Any]]))
+    after = (
+        sweep[sweep["kind"] == "rate"]
+        .set_index(["variant", "learning_rate", "seed"])["validation_accuracy"]
+        .sort_index()
+    )
+    accuracies = warmup.set_index(["statistics", "decay", "step", "seed"])["test_accuracy"].sort_index()
+    moving = accuracies["moving"].unstack("seed")
+    precise = accuracies["precise"].droplevel("decay").unstack("seed").mean(axis=1)
+    last = int(warmup["step"].max())
+    dips = {}
+    for decay in (0.9, 0.95, 0.99, 0.999):
+        bottom = int((moving.loc[decay].mean(axis=1) - precise).idxmin())
+        dips[decay] = {"step": bottom, "weight": decay**bottom, "accuracy": moving.loc[decay, bottom].mean()}
+    best = after["batch_norm_hidden"].groupby("learning_rate").mean().idxmax()
+    part = next(part for claim in claims for part in claim["parts"] if part["low"] == part["high"] is not None)
+    steps = sorted(warmup["step"].unique())
+    (warm,) = [part for claim in claims for part in claim["parts"] if part["part"] == "decay 0.95"]
+    return {
+        "steps": int(sweep["step"].max()),
+        "seeds": sweep["seed"].nunique(),
+        "ladder": [
+            (name, rate, after[variant, rate].mean())
+            for name, variant, rate in (
+                ("plain", "plain", 0.1),
+                ("He's initial weights", "plain_he", 0.1),
+                ("plain", "plain", 0.01),
+                ("He's initial weights", "plain_he", 0.01),
+                ("batch norm", "batch_norm_hidden", 0.01),
+                ("batch norm", "batch_norm_hidden", best),
+            )
+        ],
+        "he_worse": int((after["plain_he", 0.1] < after["plain", 0.1]).sum()),
+        "least_p": 2.0 ** (1 - sweep["seed"].nunique()),
+        "no_width": part,
+        "warm": {"by": warm["estimate"], "after": max(step for step in steps if step < warm["estimate"])},
+        "dips": dips,
+        "last": last,
+        "slow": moving.loc[0.999, last].mean(),
+        "never": moving.loc[1.0, last].mean(),
+        "slow_worse": int((moving.loc[0.999, last] < moving.loc[1.0, last]).sum()),
+    }
+
+
+def summaries(arms: list[str]) -> dict[str, dict[str, Any]]:
+    kind = TypeAdapter(dict[str, Any])
+    return {arm: read_json(path, kind) for arm in arms if (path := SUMMARIES / f"{arm}.json").exists()}
+
+
+def made_with(environments: list[dict[str, Any]]) -> list[str]:
+    """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
-        return "; ".join(
+        return [
             f"{len(made['runs'])} runs with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
-            for made in environment
-            if made["stage"] == "train"
-        )
+            for made in environments
+            if "runs" in made
+        ]
     except KeyError as error:
         raise BadInput(f"{ENVIRONMENT_FILE}: {error} is missing; `dvc repro` writes it anew") from None
 
@@ -53,69 +109,55 @@ def breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(escape(part) for part in text.split("_"))
 
 
-def claim_on_page(claim: Claim, finding: Finding, params: Params) -> dict[str, Any]:
-    """What the templates show of a claim."""
-    return {
-        **{name: getattr(finding, name) for name in ("id", "claim", "measured", "verdict")},
-        "figure": f"claim_{claim.id}",
-        "reading": claim.reading(finding, params.summarize),
-        "parts": [(part, claim.shown(part)) for part in finding.parts],
-        "runs": ", ".join(str(count) for count in sorted({part.runs for part in finding.parts})) or "0",
-    }
-
-
 def render(template: str, known: dict[str, Any]) -> bytes:
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "bnstudy/analysis"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"percent": percent, "breakable": breakable}
+    templates.filters |= {
+        "breakable": breakable,
+        "percent": "{:.1%}".format,
+        "remark": remark,
+        "markdown": lambda text: Markup(MarkdownIt().render(text)),  # noqa: S704 (our own file)
+    }
     return templates.get_template(template).render(known).encode()
 
 
 def main() -> None:
     params = load()
-    claims, summaries = read_claims(), read_summaries(params.study)
-    environment = read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))
-    results = Results(
-        curves=read_tidy(Path("plots/curves.csv"), ["seed", "step", "train_loss", "test_accuracy", "hidden_50"]),
-        warmup=read_tidy(Path("plots/warmup.csv"), ["seed", "step", "decay", "test_accuracy"]),
-        sweep=read_tidy(Path("plots/sweep.csv"), ["seed", "learning_rate", "batch_size", "diverged"]),
-        targets=params.evaluate.targets,
-        averaged=params.warmup.variant,
-        settings=params.sweep,
-        rules=params.summarize,
-    )
-    images = draw(results)
+    findings, choices = read_findings(), read_json(SETTINGS / "choices.json", CHOICES)
+    changes = CHANGES.read_text(encoding="utf-8").partition("\n")[2].strip()
     known = {
-        "claims": [claim_on_page(claim, finding, params) for claim, finding in claims],
-        "result": result(claims),
-        "headline": markdown_headline(summaries, claims),
-        "images": {name: base64.b64encode(image).decode() for name, image in images.items()},
+        "findings": findings,
+        "result": result(findings),
+        "pictures": pictures(),
+        "summaries": summaries([*params.study.arms, AVERAGES_ARM]),
+        "choices": choices,
+        "first": first_version(),
+        "changes": changes,
+        "made_with": made_with(read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))),
+        "level": LEVEL,
         "marks": MARKS,
         "floor": FLOOR,
-        "made_with": made_with(environment),
-        "rates": {name: params.rate_of(name) for name in params.rates},
         "data": params.data,
-        "study": params.study,
-        "variants": params.variants,
         "train": params.train,
-        "warmup": params.warmup,
+        "evaluation": params.evaluation,
         "sweep": params.sweep,
-        "rules": params.summarize,
+        "refine": params.refine,
+        "study": params.study,
+        "averages": params.averages,
+        "long": params.long,
+        "rules": params.rules,
     }
     pages = {name: render(f"{name}.j2", known) for name in ("index.html", "README.md")}
 
     for name, page in pages.items():
         write(Path("report", name), page)
-    with whole_folder(Path("report/figures")) as folder:
-        for name, image in images.items():
-            write(folder / f"{name}.svg", image)
-    print(f"wrote report/index.html, report/README.md and {len(images)} figures. {result(claims)}")
+    print(f"wrote report/index.html and report/README.md. {result(findings)}")
 
 
 if __name__ == "__main__":
