@@ -48,8 +48,7 @@ def moved(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[lis
 
 
 def interval(part: dict[str, Any]) -> str:
-    estimate, low, high = ("–" if part.get(key) is None else f"{part[key]:.4g}" for key in ("estimate", "low", "high"))
-    return f"{estimate} ({low} to {high})"
+    return f"{part['estimate']} ({part['interval']})"
 
 
 def table(title: str, head: list[str], rows: list[list[str]]) -> list[str]:

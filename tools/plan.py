@@ -1,12 +1,16 @@
 """Say what `dvc repro` will run, what it may run, and why: `python tools/plan.py`, or `make plan`.
 
 `dvc status` names the stages that a change reaches itself. Those below them are here too: they *may* run, since a stage
-whose bytes come out the same stops the chain. Nothing is run and no file changes.
+whose bytes come out the same stops the chain. The settings that trainings depend on are resolved here, in a folder of
+its own, so that a change which reaches one arm threatens no other. No file of the study changes.
 """
 
+import hashlib
 import json
 import logging
 import re
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import networkx as nx
@@ -30,9 +35,8 @@ from bnstudy import BadInput, run
 
 WIDTH, LINES = 100, 30
 MISSING = {"deleted", "not in cache"}
-SAME_BYTES = {"check"}  # stages whose output never differs, so that nothing below them runs for their sake
+RESOLVERS = {"check", "shortlist", "tune"}  # what they write follows in a second from params.yaml and the records
 RUN, RESTORE, MAY = "will run", "restores", "may run"
-BELOW = ("what reads the outputs of these, where they come out different",)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Step:
     stage: str
     action: str
     reasons: tuple[str, ...]
+    changed: bool = True  # by itself, not only below something that is
 
 
 @dataclass(frozen=True)
@@ -52,33 +57,79 @@ class Plan:
 
 def plan(repo: Repo) -> Plan:
     """What `dvc repro` does in `repo`, by DVC's own graph and its own comparison with dvc.lock."""
+    with TemporaryDirectory() as folder:
+        return plan_in(repo, Path(folder))
+
+
+def plan_in(repo: Repo, trial: Path) -> Plan:
+    """The same; settings are resolved in the empty folder `trial`."""
     graph = repo.index.graph
     found = Plan([], [], [], {stage.addressing: stage.cmd for stage in graph})
     planned, lacking = set[Any](), dict[Any, None]()  # the latter in order
+    resolved = dict[str, str]()  # path of a file that will differ: the stage that writes it
     for stage in nx.dfs_postorder_nodes(graph):
         files = [file for file in (*stage.deps, *stage.outs) if not isinstance(file, ParamsDependency)]
         status = {file: state for file in files for state in file.status().values()}
-        why = tuple(reasons(stage, status))
+        status |= {dep: "deleted" for dep in stage.deps if status.get(dep) == "modified" and lacks_outputs(dep, graph)}
+        why = tuple(reasons(stage, status, resolved))
         missing = {file for file, state in status.items() if state in MISSING}
         above = planned & nx.descendants(graph, stage)
         if why or above:
-            action = RESTORE if why and not above and restorable(stage) else RUN if why else MAY
-            found.steps.append(Step(stage.addressing, action, why or BELOW))
-            if stage.addressing not in SAME_BYTES:
+            differ = resolve(stage, trial) if stage.addressing in RESOLVERS and not above else None
+            action = RESTORE if why and not above and restorable(stage, resolved, trial) else RUN if why else MAY
+            reason = why or (below(planned & set(graph[stage])),)
+            found.steps.append(Step(stage.addressing, action, reason, bool(why)))
+            if differ is None:
                 planned.add(stage)
-        if missing and not why:
+            else:
+                resolved |= dict.fromkeys(differ, stage.addressing)
+        if missing & set(stage.outs) and not why:
             if above or lacking.keys() & nx.descendants(graph, stage) or not stage.outs_cached():
                 found.missing.append(stage.addressing)
                 lacking[stage] = None
-            elif missing & set(stage.outs):
-                found.steps.append(Step(stage.addressing, RESTORE, ("outputs that are not here",)))
+            else:
+                found.steps.append(Step(stage.addressing, RESTORE, ("outputs that are not here",), False))
         if why:
-            needed = [other.addressing for other in lacking if other not in planned and reads(missing, other)]
+            needed = [other.addressing for other in lacking if other not in planned and reads(missing, other.outs)]
             found.first.extend(name for name in needed if name not in found.first)
     return found
 
 
-def reasons(stage: Any, status: dict[Any, str]) -> Iterator[str]:
+def resolve(stage: Any, trial: Path) -> set[str] | None:
+    """Run `stage` in `trial`, beside what was resolved before; the files that come out different. None if it fails."""
+    if not (trial / "settings").exists():
+        shutil.copytree("settings", trial / "settings") if Path("settings").exists() else None
+        for name in ("src", "metrics", "params.yaml"):
+            (trial / name).symlink_to(Path(name).absolute())
+    for out in stage.outs:
+        shutil.rmtree(trial / str(out), ignore_errors=True)
+    command = [sys.executable, *shlex.split(stage.cmd)[1:]]
+    if subprocess.run(command, cwd=trial, capture_output=True).returncode:
+        return None
+    differ = set()
+    for out in stage.outs:
+        if found_md5(trial / str(out)) != out.hash_info.value:
+            old, new = (contents(folder / str(out), folder) for folder in (Path(), trial))
+            differ |= {name for name in old | new if old.get(name) != new.get(name)}
+    return differ
+
+
+def contents(path: Path, root: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files in a folder, by their names below `root`."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+
+
+def below(above: set[Any]) -> str:
+    """Why a stage may run whose inputs come from the stages `above`, which run or may run."""
+    kinds = sorted({stage.addressing.partition("@")[0] for stage in above})
+    chooses = [kind for kind in kinds if kind in RESOLVERS]
+    if chooses:
+        return f"their settings depend on what {chooses[-1]} chooses"
+    return f"where the outputs of {' and '.join(kinds)} come out different"
+
+
+def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str]) -> Iterator[str]:
     """Why DVC runs `stage` even with --allow-missing."""
     if not any(dep.hash_info for dep in stage.deps):
         yield "not in dvc.lock: new, or never run"
@@ -95,6 +146,8 @@ def reasons(stage: Any, status: dict[Any, str]) -> Iterator[str]:
             yield f"{file} is not what the stage wrote"
         else:
             yield f"{file} {'modified' if file.hash_info else 'is a new dependency'}{edited(str(file))}"
+    for by in sorted({by for name, by in resolved.items() if reads({name}, stage.deps)}):
+        yield f"{by} resolves other settings"
 
 
 def changed_params(dep: ParamsDependency) -> Iterator[str]:
@@ -129,10 +182,13 @@ def edited(folder: str) -> str:
     return f" ({', '.join(Path(name).name for name in listed.stdout.split())})" if listed.stdout else ""
 
 
-def restorable(stage: Any) -> bool:
-    """Whether the run cache has what `stage` would write from its present inputs."""
+def restorable(stage: Any, resolved: dict[str, str], trial: Path) -> bool:
+    """Whether the run cache has what `stage` would write from its present inputs, and from settings in `trial`."""
     try:
         stage.save_deps()
+        for dep in stage.deps:
+            if str(dep) in resolved and (trial / str(dep)).is_file():
+                dep.hash_info = HashInfo("md5", md5((trial / str(dep)).read_bytes()))
         for out in stage.outs:
             out.hash_info = HashInfo()  # or DVC takes the outputs in dvc.lock for those of these inputs
         stage.repo.stage_cache.restore(stage, dry=True)
@@ -141,10 +197,34 @@ def restorable(stage: Any) -> bool:
     return True
 
 
-def reads(files: set[Any], stage: Any) -> bool:
-    """Whether one of `files` is, holds or lies in an output of `stage`."""
-    pairs = [(f"{file}/", f"{out}/") for file in files for out in stage.outs]
-    return any(file.startswith(out) or out.startswith(file) for file, out in pairs)
+def lacks_outputs(folder: Any, graph: nx.DiGraph) -> bool:
+    """Whether a folder is as dvc.lock names it, but for outputs of other stages that are not here."""
+    inside = [out for stage in graph for out in stage.outs if str(out).startswith(f"{folder}/")]
+    hashes = {str(out).removeprefix(f"{folder}/"): out.hash_info.value for out in inside}
+    return folder_md5(hashes) == folder.hash_info.value and not all(out.exists for out in inside)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def folder_md5(files: dict[str, str]) -> str:
+    """DVC's hash of a folder: that of its manifest, which lists `files`, an MD5 for each path inside."""
+    manifest = [{"md5": files[path], "relpath": path} for path in sorted(files)]
+    return md5(json.dumps(manifest).encode()) + ".dir"
+
+
+def found_md5(path: Path) -> str | None:
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+        return folder_md5({file.relative_to(path).as_posix(): md5(file.read_bytes()) for file in files})
+    return md5(path.read_bytes()) if path.is_file() else None
+
+
+def reads(files: set[Any], others: list[Any]) -> bool:
+    """Whether one of `files` is, holds or lies in one of `others`."""
+    pairs = [(f"{file}/", f"{other}/") for file in files for other in others]
+    return any(file.startswith(other) or other.startswith(file) for file, other in pairs)
 
 
 def names(stages: list[str], known: Plan) -> list[str]:

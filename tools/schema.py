@@ -51,7 +51,7 @@ def schema(text: str) -> dict[str, Any]:
         at = whole
         for key in path:
             at = whole["$defs"][at["$ref"].rpartition("/")[2]] if "$ref" in at else at
-            at = at.get("properties", {}).get(key, {})  # a variant's name is no property
+            at = at.get("properties", {}).get(key, {})  # a network's name is no property
         at["description"] = comment
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "description": "What a reader may change."}
     return dialect | whole

@@ -1,13 +1,15 @@
-"""Run every stale training, warm-up and sweep through DVC, several at a time: part of `make study`.
+"""Run every stale stage through DVC, several at a time: part of `make study`.
 
     python tools/side_by_side.py --jobs 2 [--each 5] [--allow-missing]
 
-These stages need nothing of each other, and DVC's own lock keeps their records apart. One that fails does not stop the
-others; at the end each failure is told with its log below logs/study/, and the exit status is 1.
+Stages that need nothing of each other run side by side, those of the lower seed first; then those that need them. One
+that fails stops only what needs it; at the end each failure is told with its log below logs/study/, and the exit status
+is 1.
 """
 
 import argparse
 import json
+import math
 import re
 import signal
 import subprocess
@@ -15,12 +17,15 @@ import sys
 import time
 from pathlib import Path
 
+import networkx as nx
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bnstudy import BadInput, run
 
 LOGS = Path("logs/study")
-SINGLE = re.compile(r"(train|warmup|sweep_\w+)@")
 DVC = ["dvc", "--wait-for-lock"]
 
 
@@ -39,18 +44,34 @@ def ask(*words: str) -> str:
         time.sleep(2)
 
 
+def read_needs() -> dict[str, set[str]]:
+    """All that each stage needs, near and far, in the order of dvc.yaml."""
+    try:
+        with Repo() as repo:
+            graph = repo.index.graph
+    except DvcException as error:
+        raise BadInput(f"DVC says: {error}") from None
+    return {stage.addressing: {other.addressing for other in nx.descendants(graph, stage)} for stage in graph}
+
+
+def seed_of(name: str) -> float:
+    """The seed of a stage that has one; infinite for the others."""
+    found = re.fullmatch(r"(?:train|averages|tolerance)@(?:\w+-)?(\d+)", name)
+    return int(found[1]) if found else math.inf
+
+
 def why(log: Path) -> str:
     """The last error line that a log ends with; DVC's own says only that the command failed."""
     errors = re.findall(r"^(?:error|ERROR|\w*Error)\b.*", log.read_text(errors="replace"), re.MULTILINE)
     return next((line for line in reversed(errors) if "failed to reproduce" not in line), "no message")
 
 
-def run_stages(names: list[str], jobs: int, each: int, options: list[str]) -> list[str]:
-    """Run these stages; a line for each call of DVC that failed."""
+def run_stages(names: list[str], jobs: int, each: int, options: list[str]) -> dict[str, str]:
+    """Run these stages, which need nothing of each other; of the calls of DVC that failed, the stages and a line."""
     LOGS.mkdir(parents=True, exist_ok=True)
     waiting = [names[i : i + each] for i in range(0, len(names), each)]
     running: dict[subprocess.Popen[bytes], tuple[list[str], Path, float]] = {}
-    failed = []
+    failed: dict[str, str] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -66,7 +87,7 @@ def run_stages(names: list[str], jobs: int, each: int, options: list[str]) -> li
                 state = "failed" if process.returncode else "done"
                 print(f"{state:<6}  {' '.join(batch)}  {time.monotonic() - started:.0f} s", flush=True)
                 if process.returncode:
-                    failed.append(f"{' '.join(batch)}: {why(log)} ({log})")
+                    failed |= dict.fromkeys(batch, f"{' '.join(batch)}: {why(log)} ({log})")
     except KeyboardInterrupt:  # has reached the stages too, which save their state and end
         print("interrupted: waiting for the running stages to save their state", file=sys.stderr)
         raise
@@ -88,11 +109,18 @@ def main() -> None:
     arguments = parser.parse_args()
     options = ["--allow-missing"] if arguments.allow_missing else []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    print(ask("repro", "prepare").strip(), flush=True)
-    names = [name for name in json.loads(ask("status", "--json")) if SINGLE.match(name)]
-    failed = run_stages(names, max(arguments.jobs, 1), max(arguments.each, 1), options)
+    print(ask("repro", "prepare").strip(), flush=True)  # what is new needs the images, also with --allow-missing
+    needs, failed = read_needs(), dict[str, str]()
+    ended, stale = {"prepare", *needs["prepare"]}, json.loads(ask("status", "--json"))
+    while ready := [name for name in needs.keys() - ended if needs[name] <= ended - failed.keys()]:
+        if names := sorted([name for name in needs if name in ready and name in stale], key=seed_of):
+            failed |= run_stages(names, max(arguments.jobs, 1), max(arguments.each, 1), options)
+            stale = json.loads(ask("status", "--json"))
+        ended |= set(ready)
     if failed:
-        raise BadInput("\n  ".join(["these failed; the others are done:", *failed]))
+        told = ["these failed; the others are done:", *dict.fromkeys(failed.values())]
+        left = ", ".join({name.partition("@")[0]: "" for name in needs if name not in ended})
+        raise BadInput("\n  ".join([*told, *([f"not run, since they need these: {left}"] if left else [])]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the study is put through, and whether it survives: `make torture`. Minutes, so no part of the tests.
+"""What the study is put through, and whether it survives: `make torture`. Twenty minutes, so no part of the tests.
 
-    python tools/torture.py [--kills 50] [--seed 7] [--only kills saves] [--cases 10]
+    python tools/torture.py [--kills 16] [--seed 7] [--only kills saves] [--cases 10]
 
 The real stages and the real DVC, on the sample, in folders of their own. Prints what did not survive and a table, and
 exits with 1 if there was any. Every random choice comes from the seed that it prints first. Mirrors that lie, random
@@ -8,7 +8,6 @@ parameters, and damaged inputs and saved states of a single stage are in tests/.
 """
 
 import argparse
-import copy
 import json
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -39,17 +38,18 @@ import prepare
 import train
 import verify
 from bnstudy import files, run
-from conftest import ENVIRONMENT, ROOT, clone
-from test_pipeline import SMALL_SWEEP, SMALL_WARMUP
+from bnstudy.params import load
+from bnstudy.settings import setting as setting_of
+from conftest import ENVIRONMENT, ROOT, clone, write_params
 
 STARTED: list[int] = []  # sessions
 Case = tuple[str, str, list[str]]  # the row of the table, what was tried, and what was wrong with how it ended
 Main = Callable[[], None]
 COMMITTED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-TRAIN = ["batch_norm", "0"]
-MODEL = "models/batch_norm/0.safetensors"
+TRAIN = ["note_plain", "10"]
+STAGE, MODEL = "train@note_plain-10", "models/train/note_plain/10.safetensors"
 KEPT = ("check", "fetch", "prepare")
-STUDY = ["make", "--silent", "--old-file=.venv/study", "study", "JOBS=2"]
+STUDY = ("make", "--silent", "--old-file=.venv/study", "study", "JOBS=2")
 
 
 class Setting(NamedTuple):
@@ -64,10 +64,10 @@ class Setting(NamedTuple):
 
     @cache  # noqa: B019
     def data(self) -> Path:
-        """A folder with the sample's data and the parameters of `tree`."""
+        """A folder with the sample's data, small parameters and the setting of `TRAIN`."""
         folder = self.folder / "data only"
         folder.mkdir()
-        write_params(folder, tree())
+        configure(folder)
         for main in (fetch.main, prepare.main):
             ended = call(folder, main)
             assert not ended.code, ended.text
@@ -79,7 +79,7 @@ class Setting(NamedTuple):
         folder = clone(self.folder / "study")
         shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "Makefile", folder)
-        write_params(folder, tree())
+        configure(folder)
         assert not dvc(folder).wait(600), printed(folder)
         return folder
 
@@ -87,28 +87,29 @@ class Setting(NamedTuple):
         return Path(shutil.copytree(original, self.folder / name, symlinks=True))
 
 
-def tree(steps: int = 150, **changes: Any) -> dict[str, Any]:
-    """params.yaml cut down until a training takes seconds; `changes` are keys with __ for the dots, and values."""
-    small = copy.deepcopy(COMMITTED) | {"study": {"variants": ["batch_norm", "plain"], "seeds": [0]}}
-    small["data"] = {"source": "sample", "validation_size": 500}
-    small["train"] |= {"steps": steps, "batch_size": 32, "evaluate_every": 50}
-    small["warmup"] |= SMALL_WARMUP | {"steps": steps // 2, "evaluate_every": 20, "decays": [0.95]}
-    small["sweep"] |= SMALL_SWEEP | {"steps": steps // 2, "learning_rates": [0.01], "batch_sizes": [16]}
-    small["runtime"] |= {"checkpoint_every": 5, "threads": 1}
-    for path, value in changes.items():
-        *above, key = path.split("__")
-        at = small
-        for name in above:
-            at = at[name]
-        at[key] = value
-    return small
-
-
-def write_params(folder: Path, content: dict[str, Any] | bytes) -> None:
-    text = (
-        yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode() if isinstance(content, dict) else content
+def configure(folder: Path, steps: int = 100, checkpoint_every: int = 5) -> None:
+    """params.yaml, cut down until a training takes seconds, and without a pipeline the setting of `TRAIN`."""
+    short, seeds = {"steps": steps // 2, "seeds": [100]}, {"seeds": [10]}
+    arms = {name: arm | {"steps": steps} for name, arm in COMMITTED["arms"].items()}
+    write_params(
+        folder,
+        data={"source": "sample", "validation_size": 500},
+        train={"batch_size": 32},
+        evaluation={"per_decade": 4, "moments": [50]},
+        sweep=short | {"networks": ["plain", "batch_norm"], "learning_rates": [0.01, 0.1]},
+        refine=short | {"finalists": ["without", "everywhere"], "factors": [1.0]},
+        study={"seeds": [10], "arms": ["note_plain", "everywhere"]},
+        arms=arms,
+        averages={"steps": steps, "images": 100, "precise_images": 100, "decays": [0.0, 0.95, 0.999, 1.0]},
+        long={"steps": steps, "arm_seeds": [10], "averages_seeds": [10]},
+        mechanism=seeds | {"points": 3},
+        tolerance={"steps": steps // 2, "learning_rates": [0.1]},
+        batch=seeds | {"images": 1000, "tuning_images": 100, "sizes": [16], "factors": [1.0]},
+        runtime={"checkpoint_every": checkpoint_every},
     )
-    (folder / "params.yaml").write_bytes(text)
+    if not (folder / "dvc.yaml").exists():
+        setting = setting_of(load(folder / "params.yaml"), "plain", 0.1, steps)
+        files.write(folder / f"settings/train/{TRAIN[0]}/{TRAIN[1]}.json", setting.to_bytes())
 
 
 class Ended(NamedTuple):
@@ -129,7 +130,7 @@ class Ended(NamedTuple):
         return wrong
 
 
-def call(folder: Path, main: Main, *argv: str, first: Main = lambda: None, seconds: float = 120) -> Ended:
+def call(folder: Path, main: Main, *argv: str, first: Main = lambda: None) -> Ended:
     """Run a stage's real `main` in `folder`, in a child that has all modules imported already; `first` before it."""
     output = folder / ".printed"
 
@@ -144,14 +145,10 @@ def call(folder: Path, main: Main, *argv: str, first: Main = lambda: None, secon
 
     process = multiprocessing.get_context("fork").Process(target=inside)
     process.start()
-    process.join(seconds)
+    process.join(120)
     code = process.exitcode
-    if code is None:
-        process.kill()
-        process.join()
-    text = output.read_text(errors="replace")
-    output.unlink()
-    return Ended(code, text)
+    process.kill()
+    return Ended(code, output.read_text(errors="replace"))
 
 
 def command(folder: Path, *words: str, **environment: str) -> Ended:
@@ -201,7 +198,7 @@ def outcome(folder: Path) -> dict[str, object]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         extra = name.startswith("logs/") and path.suffix in (".json", ".log")
-        extra = extra or path.suffix == ".finished" or path.name == ".gitignore"
+        extra = extra or path.suffix == ".finished" or path.name in (".gitignore", ".printed")
         if path.is_file() and not extra and not name.startswith((".git/", ".dvc/", "src/", "tools/")):
             found[name] = yaml.safe_load(path.read_bytes()) if name == "dvc.lock" else path.read_bytes()
     return found
@@ -217,29 +214,20 @@ def differences(folder: Path, original: Path) -> list[str]:
 
 def forget(study: Path, *kept: str) -> None:
     """Leave of the results only those of the stages `kept`, for DVC to make the others."""
-    for name in ("models", "metrics", "plots", "report", "checkpoints", ".dvc/cache/runs"):
+    for name in ("models", "metrics", "settings", "plots", "report", "checkpoints", ".dvc/cache/runs"):
         shutil.rmtree(study / name, ignore_errors=True)
     lock = yaml.safe_load((study / "dvc.lock").read_text())
     lock["stages"] = {name: lock["stages"][name] for name in kept}
     (study / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
-def kills(setting: Setting) -> Iterator[Case]:
-    """SIGKILL, SIGTERM and SIGINT to a stage, DVC or all at once, at random moments of `dvc repro`."""
-    yield from killed(setting, ["dvc", "repro"], setting.kills)
+def kills(setting: Setting, words: tuple[str, ...] = ("dvc", "repro")) -> Iterator[Case]:
+    """SIGKILL, SIGTERM and SIGINT to a stage, DVC or all at once, at random moments; of `make`, half as many.
 
-
-def study_kills(setting: Setting) -> Iterator[Case]:
-    """The same for `make study`, whose trainings run side by side: also to make and to the launcher alone."""
-    yield from killed(setting, STUDY, -(-2 * setting.kills // 5))
-
-
-def killed(setting: Setting, words: list[str], count: int) -> Iterator[Case]:
-    row, choose, whole = (
-        f"kills of `{words[0]} {'repro' if words[0] == 'dvc' else 'study'}`",
-        setting.random,
-        setting.study(),
-    )
+    Of `make study`, whose trainings run side by side, also to make and to the launcher alone.
+    """
+    row, choose, whole = f"kills of `{words[0]}`", setting.random, setting.study()
+    count = setting.kills if words[0] == "dvc" else -(-setting.kills // 2)
     study = setting.copy(whole, f"killed {words[0]}")
     forget(study, *KEPT)
     done = since = failed = 0
@@ -356,7 +344,7 @@ def saves(setting: Setting) -> Iterator[Case]:
     """A training killed before each line of `files.write`, and with half of the bytes written; then run again."""
     row = "kills in the middle of a write"
     start = setting.copy(setting.data(), "saves")
-    write_params(start, tree(6, train__evaluate_every=6, runtime__checkpoint_every=2))
+    configure(start, 6, checkpoint_every=2)
     whole = setting.copy(start, "saves whole")
     told = call(whole, train.main, *TRAIN, first=lambda: in_write(lambda *at: print("at", *at[:2])))
     lines = sorted(tuple(map(int, line.split()[1:])) for line in told.text.splitlines() if line.startswith("at "))
@@ -370,23 +358,15 @@ def saves(setting: Setting) -> Iterator[Case]:
         shutil.rmtree(folder)
 
 
-DAMAGES: dict[str, Callable[[bytes, bytes], bytes | None]] = {  # from a file's bytes and another's; None for a folder
-    "cut in half": lambda content, _: content[: len(content) // 2],
-    "emptied": lambda *_: b"",
-    "another's bytes": lambda _, other: other,
-    "random bytes": lambda content, _: random.Random(0).randbytes(len(content)),
-    "a folder in its place": lambda *_: None,
-}
-
-
 def full_disk(setting: Setting) -> Iterator[Case]:
     """A small tmpfs over each folder that is written, and filled; then emptied, and `dvc repro` again."""
     places = [("data", "prepare", kb) for kb in (0, 4000)]
-    places += [(name, "train@plain-0", 3000) for name in ("checkpoints", "models")]
-    places += [(name, "train@plain-0", 0) for name in ("metrics/history", "logs")]
+    places += [(name, STAGE, 3000) for name in ("checkpoints", "models")]
+    places += [(name, STAGE, 0) for name in ("metrics/train", "logs")]
     for name, target, kb in setting.some(places):
         study = setting.copy(setting.study(), "full")
         forget(study, *(KEPT if name != "data" else ()))
+        shutil.copytree(setting.study() / "settings", study / "settings")
         where, filler = study / name, study / name / "filler"
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(parents=True)
@@ -412,7 +392,7 @@ def full_disk(setting: Setting) -> Iterator[Case]:
             code = dvc(study, target).wait(600)
             if code:
                 faults.append(f"with room again: exit status {code}: {printed(study)[-200:]}")
-            made = {"prepare": "data/", "train@plain-0": "plain/0."}[target]
+            made = {"prepare": "data/", STAGE: "note_plain/10."}[target]
             faults += [f"with room again: {lost}" for lost in differences(study, setting.study()) if made in lost]
             yield "a full disk", f"{name} with {kb} KB left", faults
         finally:
@@ -424,68 +404,18 @@ class NotTriedError(Exception):  # what a row needs is not here
     pass
 
 
-def bad_parameters(setting: Setting) -> Iterator[Case]:
-    """Bad parameters, `dvc repro`: a message, before any output of another stage than `check` is removed."""
-    network = COMMITTED["variants"]["plain"]
-    names = ("$(touch pwned)", "; touch pwned", "../x", "/x", "a b", "é", "Plain")
-    changes: list[dict[str, Any]] = [
-        *({"study__variants": ["plain", n], f"variants__{n}": network, f"rates__{n}": "shared"} for n in names),
-        *({"study__variants": value} for value in (["plane"], "plain", [])),
-        *({"study__seeds": value} for value in ([0, 0], [], ["0; touch pwned"], [-1], 0)),
-        *({"train__learning_rate__initial": value} for value in (float("nan"), "1e-3", -1)),
-        *({"sweep__learning_rates": value} for value in (["$(touch pwned)"], [1, 1.0], [float("inf")])),
-        *({key: "x"} for key in ("train__stepz", "data__source", "warmup__variant", "summarize__confidence", "plot")),
-    ]
-    plain, linked = (setting.copy(setting.study(), name) for name in ("bad parameters", "bad parameters, linked"))
-    (linked / ".dvc/cache").rename(setting.folder / "cache elsewhere")
-    command(linked, "dvc", "cache", "dir", "--local", str(setting.folder / "cache elsewhere"))
-    command(linked, "dvc", "config", "--local", "cache.type", "symlink")
-    command(linked, "dvc", "checkout", "--relink")
-    assert (linked / MODEL).is_symlink()
-    for study, where in ((plain, ""), (linked, ", DVC's cache elsewhere and linked to")):
-        for change in setting.some(changes if study is plain else changes[::4]):
-            write_params(study, tree(**change))
-            (study / ".git/printed").unlink()
-            code = dvc(study).wait(600)
-            text = printed(study)
-            write_params(study, tree())
-            faults = [fault for fault in differences(study, setting.study()) if "params.checked" not in fault]
-            if code == 0 or "Traceback" in text:
-                faults.append(f"exit status {code}: {text[-200:]}")
-            yield f"bad params.yaml, `dvc repro`{where}", str(change)[:60], faults
-        code = dvc(study).wait(600)
-        wrong = differences(study, setting.study())
-        if code or "Running stage 'prepare'" in printed(study):
-            wrong.append(f"exit status {code}, and more than `check` ran: {printed(study)[-200:]}")
-        yield f"bad params.yaml, `dvc repro`{where}", "mended", wrong
-
-
 def with_code(setting: Setting, name: str) -> Path:
     """A folder with the data and code of its own, and what a short training made there."""
     folder = setting.copy(setting.data(), name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    write_params(folder, tree(4))
+    configure(folder, 4)
     ended = command(folder, sys.executable, "src/train.py", *TRAIN)
     assert not ended.code, ended.text
     return folder
 
 
-def damaged_compiled(setting: Setting) -> Iterator[Case]:
-    """What Numba keeps of its compiled loops, damaged: compiled again. Forged: found by what verify trains again."""
-    whole = with_code(setting, "compiled whole")
-    kept = sorted(path.relative_to(whole) for path in whole.rglob("*.nb[ci]"))
-    cases = [(path, what) for path in kept for what in DAMAGES]
-    for path, what in setting.some(setting.random.sample(cases, min(len(cases), 12))):
-        folder = setting.copy(whole, "compiled")
-        shutil.rmtree(folder / "models")
-        other = next(other for other in kept if other.suffix == path.suffix and other != path)
-        content = DAMAGES[what]((folder / path).read_bytes(), (folder / other).read_bytes())
-        (folder / path).unlink()
-        (folder / path).mkdir() if content is None else (folder / path).write_bytes(content)
-        wrong = command(folder, sys.executable, "src/train.py", *TRAIN).faults(code=0) + differences(folder, whole)
-        yield "damaged loops in Numba's cache", f"{path.name[:40]}…{path.suffix}, {what}", wrong
-        shutil.rmtree(folder)
-
+def forged_compiled(setting: Setting) -> Iterator[Case]:
+    """What Numba keeps of its compiled loops, forged: found by what verify trains again."""
     study = setting.copy(setting.study(), "poisoned")
     code = study / "src/bnstudy/engine/fast_cpu.py"
     text, when = code.read_text(), code.stat()
@@ -502,10 +432,9 @@ def damaged_compiled(setting: Setting) -> Iterator[Case]:
     for path, content in kept_by_name.items():  # they say: this is what the true code was compiled to
         path.write_bytes(content)
     shutil.rmtree(study / "checkpoints", ignore_errors=True)
-    made = dvc(study, "--force", "--single-item", "train@batch_norm-0").wait(600)
+    made = dvc(study, "--force", "--single-item", STAGE).wait(600)
     wrong = [] if (study / MODEL).read_bytes() != (setting.study() / MODEL).read_bytes() else ["not poisoned"]
-    again = Path(".dvc/tmp")
-    told = call(study, lambda: print(verify.train_again(verify.read_study(), "train@batch_norm-0", again)))
+    told = call(study, lambda: print(verify.run_again(verify.read_study(), STAGE, Path(".dvc/tmp"))))
     if made or ended.code or "FAILED" not in told.text:
         wrong.append(f"verify says {told.text.strip()[-200:]}")
     yield "forged loops in Numba's cache, `make verify`", "another sign in pooling", wrong
@@ -543,18 +472,17 @@ def environment(setting: Setting) -> Iterator[Case]:
 
 ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "kills": kills,
-    "study_kills": study_kills,
+    "study_kills": partial(kills, words=STUDY),
     "saves": saves,
-    "compiled": damaged_compiled,
+    "compiled": forged_compiled,
     "environment": environment,
     "disk": full_disk,
-    "parameters": bad_parameters,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--cases", type=int, help="at most so many of each other row, picked at random")
@@ -565,7 +493,7 @@ def main() -> None:
         setting = Setting(Path(folder), random.Random(arguments.seed), arguments.kills, arguments.cases)
         for name in arguments.only:
             started = time.monotonic()
-            print(f"{name}: {(ROWS[name].__doc__ or '').strip()}", flush=True)
+            print(name, flush=True)
             try:
                 for row, what, faults in ROWS[name](setting):
                     tried[row] += 1

@@ -1,15 +1,15 @@
 """Are the committed results those of this code and these parameters, to the last byte? `make verify`; not a stage.
 
 First it compares hashes: of every output, of every object in DVC's cache and in records/ (DVC itself takes a read-only
-object for whole), and of code and parameters with those that dvc.lock names. Then it makes results again in a folder of
-its own: every file in git that a stage writes, from what the runs recorded; the evaluations whose weights are here; and
-one training. One line per check: `ok`, `FAILED`, `stamped` (see stamped.py), `not here` (what a fresh clone or this
-machine lacks) or `left out`. The exit status is 1 if a check failed. docs/trust.md says what no check can find.
+object for whole), and of code and parameters with those that dvc.lock names. Then it makes results again: every file in
+git that a stage writes, from what the runs recorded; the last evaluation of each network whose weights are here; and
+one run, in a folder of its own. One line per check: `ok`, `FAILED`, `stamped` (see stamped.py), `not here` (what this
+clone lacks, or another kind of machine made) or `left out`. The exit status is 1 if a check failed. docs/trust.md says
+what no check can find.
 """
 
 import argparse
 import csv
-import hashlib
 import io
 import json
 import os
@@ -35,7 +35,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import stamped
 from bnstudy import BadInput, run
 from bnstudy.engine import device as devices
+from bnstudy.engine.models import from_file
+from bnstudy.engine.training import evaluate, tensors
 from bnstudy.params import PARAMS_FILE, describe, load
+from bnstudy.settings import Variant
+from plan import Plan, found_md5, md5, plan
 
 LOCK = Path("dvc.lock")
 RECORDS = Path("records/files/md5")  # as .dvc/config names it
@@ -56,6 +60,10 @@ class Stage(BaseModel):
     deps: list[Entry] = []
     outs: list[Entry] = []
 
+    def environment(self) -> Entry | None:
+        """Where a run says in what environment it was made."""
+        return next((out for out in self.outs if out.path.endswith(".json")), None)
+
 
 class Lock(BaseModel):
     stages: dict[str, Stage]
@@ -69,19 +77,19 @@ class Study(NamedTuple):
     cache: Path
     committed: set[str]
     pushed: set[str]
-    status: dict[str, Any] | Exception
+    stale: Plan | Exception
 
-    def in_git(self) -> list[str]:
-        """The stages whose outputs are all in git: they read what runs recorded, and take seconds."""
-        outs = {name: self.lock.stages[name].outs for name in self.stages if name in self.lock.stages}
-        return [name for name, some in outs.items() if some and self.committed >= {out.path for out in some}]
+    def known(self) -> dict[str, Stage]:
+        """The entries in dvc.lock of the stages in dvc.yaml."""
+        return {name: self.lock.stages[name] for name in self.stages if name in self.lock.stages}
 
-    def runs(self, kind: str = "") -> list[str]:
-        """The stages in dvc.lock that are one of many, such as `train@plain-0`; of one `kind` or of all."""
-        return [name for name in self.stages if name in self.lock.stages and f"{kind}@" in name]
+    def in_git(self) -> dict[str, Stage]:
+        """The stages that write files in git: they read what runs recorded, and take seconds."""
+        return {name: one for name, one in self.known().items() if self.committed & {out.path for out in one.outs}}
 
-    def out(self, path: str) -> Entry:
-        return next(out for stage in self.lock.stages.values() for out in stage.outs if out.path == path)
+    def runs(self) -> list[str]:
+        """The stages that record in what environment they ran."""
+        return [name for name, one in self.known().items() if name not in self.in_git() and one.environment()]
 
 
 def read_lock() -> Lock:
@@ -103,40 +111,15 @@ def read_study() -> Study:
             committed = {out.def_path for out in repo.index.outs if not out.use_cache}
             pushed = {out.def_path for out in repo.index.outs if out.can_push} - committed
             cache = Path(os.path.relpath(repo.cache.local.path))
-            status = ask_status(repo)
+            try:
+                stale: Plan | Exception = plan(repo)
+            except Exception as error:  # as DVC dies of a damaged manifest in the cache
+                stale = error
     except DvcException as error:
         raise BadInput(f"DVC says: {' '.join(str(error).split())}") from None
     if not stages:
         raise BadInput("dvc.yaml: is not here, or has no stages")
-    return Study(stages, lock, cache, committed, pushed, status)
-
-
-def ask_status(repo: Repo) -> dict[str, Any] | Exception:
-    """What `dvc status` says, by stage; or what it died of, as it does of a damaged manifest in the cache."""
-    try:
-        status: dict[str, Any] = repo.status()
-    except DvcException:
-        raise
-    except Exception as error:
-        return error
-    return status
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def folder_md5(files: dict[str, str]) -> str:
-    """DVC's hash of a folder: that of its manifest, which lists `files`, an MD5 for each path inside."""
-    manifest = [{"md5": files[path], "relpath": path} for path in sorted(files)]
-    return md5(json.dumps(manifest).encode()) + ".dir"
-
-
-def found_md5(path: Path) -> str | None:
-    if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return folder_md5({file.relative_to(path).as_posix(): md5(file.read_bytes()) for file in files})
-    return md5(path.read_bytes()) if path.is_file() else None
+    return Study(stages, lock, cache, committed, pushed, stale)
 
 
 def listed(items: Sequence[str], by: str = ", ") -> str:
@@ -171,34 +154,16 @@ def check_objects(outs: dict[str, str], cache: Path) -> Check:
     return check(f"{len(todo) - len(missing)} of {len(todo)} objects are whole", wrong, missing)
 
 
-def check_lock(study: Study, found: dict[str, str | None]) -> Check:
-    """What `dvc status` calls changed; less what is not here, but the same wherever dvc.lock names it."""
-    lock, status = study.lock, study.status
-    stages = [name for name in study.stages if name != "check"]  # it reads params.yaml whole, and makes no result
-    if isinstance(status, Exception):
-        return "FAILED", f"`dvc status` ends with {status!r}"
-    outs = [(name, out) for name, stage in lock.stages.items() for out in stage.outs]
-
-    def only_missing(dep: Entry) -> bool:
-        inside = [(name, out) for name, out in outs if f"{out.path}/".startswith(f"{dep.path}/")]
-        # In a folder, the files of runs that are no longer in dvc.yaml may or may not have lain beside the others.
-        for some in (inside, [(name, out) for name, out in inside if name in stages]):
-            files = {out.path.removeprefix(f"{dep.path}/"): out.md5 for _, out in some}
-            if dep.md5 in (files.get(dep.path), folder_md5(files)):
-                return any(found[out.path] is None for _, out in inside)
-        return False
-
-    causes = {"never run": [name for name in stages if name not in lock.stages]}
-    for name in [name for name in stages if name in lock.stages]:
-        missing = [dep.path for dep in lock.stages[name].deps if only_missing(dep)]
-        for change in status.get(name, []):
-            deps = {change: ""} if isinstance(change, str) else change.get("changed deps", {})
-            for path, how in deps.items():
-                keys = [f"{key} in {path} has changed" for key in how] if isinstance(how, dict) else [f"{path} {how}"]
-                for cause in keys if path not in missing else []:
-                    causes.setdefault(cause.strip(), []).append(name)
-    wrong = [f"{cause} ({listed(names)})" for cause, names in causes.items() if names]
-    return check(f"it names this code and these parameters for all {len(stages)} stages", wrong)
+def check_lock(study: Study) -> Check:
+    """What `make plan` says will run; `check` reads params.yaml whole, and what it makes is looked at there."""
+    if isinstance(study.stale, Exception):
+        return "FAILED", f"DVC cannot compare it: {study.stale!r}"
+    causes: dict[str, list[str]] = {}
+    for step in study.stale.steps:
+        for reason in step.reasons if step.changed and step.stage != "check" else ():
+            causes.setdefault(reason, []).append(step.stage)
+    wrong = [f"{cause} ({listed(names)})" for cause, names in causes.items()]
+    return check(f"it names this code and these parameters for all {len(study.stages)} stages", wrong)
 
 
 def check_history(runs: list[str]) -> Check:
@@ -229,40 +194,6 @@ def find_bytes(study: Study, out: Entry) -> bytes | None:
         if content is not None and md5(content) == out.md5.removesuffix(".dir"):
             return content
     return None
-
-
-def evaluations(study: Study) -> dict[str, dict[int, dict[str, Any]]]:
-    """What dvc.lock's evaluations record, by stage and seed; without those that are not here."""
-    found = {}
-    for stage in study.runs("evaluate"):
-        (out,) = study.lock.stages[stage].outs
-        content = find_bytes(study, out)
-        if content is not None:
-            found[stage] = {record["seed"]: record for record in json.loads(content)["runs"]}
-    return found
-
-
-def check_evaluations(study: Study) -> Check:
-    """The last row of a history is an evaluation of the same network: they must agree, and so must the steps.
-
-    Not to the last image, since the two may have been made on different processors.
-    """
-    agree, wrong = 0, []
-    for stage, records in evaluations(study).items():
-        for seed, record in records.items():
-            name = f"{stage.removeprefix('evaluate@')}-{seed}"
-            history = next(out for out in study.lock.stages[f"train@{name}"].outs if out.path.endswith(".csv"))
-            rows = list(csv.DictReader(io.StringIO((find_bytes(study, history) or b"").decode())))
-            if not rows:
-                continue
-            steps = dict.fromkeys(record["steps_to"])
-            for row in reversed(rows):
-                reached = [target for target in steps if float(row["validation_accuracy"]) >= float(target)]
-                steps |= dict.fromkeys(reached, int(row["step"]))
-            agree += 1
-            if abs(float(rows[-1]["test_accuracy"]) - record["test_accuracy"]) > 0.0005 or steps != record["steps_to"]:
-                wrong.append(f"{name}: its evaluation is not that of the network whose history is recorded")
-    return check(f"{agree} agree with the histories of their runs", wrong)
 
 
 class Again:
@@ -305,15 +236,11 @@ class Again:
         done = subprocess.run(words, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL)
         return [f"`{command}` exited with {done.returncode}"] if done.returncode else []
 
-    def evaluate(self, stage: str, recorded: dict[int, dict[str, Any]]) -> list[str]:
-        """Run an evaluation for the seeds of `recorded`; what differs from it."""
-        self.change(study={"seeds": list(recorded)})
-        if failed := self.run(stage):
-            return failed
-        (out,) = self.study.lock.stages[stage].outs
-        made = {record["seed"]: record for record in json.loads((self.folder / out.path).read_bytes())["runs"]}
-        wrong = [seed for seed in recorded if made.get(seed) != recorded[seed]]
-        return [f"the evaluation of seed {seed} by {stage} comes out otherwise" for seed in wrong]
+    def compare(self, outs: list[Entry]) -> list[str]:
+        """Which of `outs` are not here as dvc.lock names them."""
+        return [
+            f"{out.path} comes out with other bytes" for out in outs if found_md5(self.folder / out.path) != out.md5
+        ]
 
 
 def compare_hashes(study: Study) -> Iterator[tuple[str, Check]]:
@@ -323,10 +250,9 @@ def compare_hashes(study: Study) -> Iterator[tuple[str, Check]]:
     yield "outputs", check_outputs(outs, found, study.committed)
     yield "cache", check_objects({path: outs[path] for path in outs if path not in study.committed}, study.cache)
     yield "records", check_objects({path: outs[path] for path in outs if path in study.pushed}, RECORDS)
-    yield "dvc.lock", check_lock(study, found)
+    yield "dvc.lock", check_lock(study)
     yield "its history", check_history(study.runs())
     yield "README.md", check_readme()
-    yield "evaluations", check_evaluations(study)
 
 
 def runtime_of(made: dict[str, Any]) -> dict[str, Any]:
@@ -337,97 +263,107 @@ def differences(made: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [f"{key} {made[key]} (here: {here[key]})" for key in here if made.get(key, here[key]) != here[key]]
 
 
-def other_environment(made: dict[str, Any]) -> list[str]:
-    """How the environment of a training differs from this one under the same `runtime`."""
+def made_in(study: Study, stage: str) -> tuple[dict[str, Any], str]:
+    """The environment that a run recorded, and why it is not this one; the reason is empty if it is."""
+    out = study.lock.stages[stage].environment()
+    content = find_bytes(study, out) if out else None
+    if content is None:
+        return {}, "in what environment it was made"
+    made: dict[str, Any] = json.loads(content)
     try:
         here = devices.environment(devices.find(made["device"])) | runtime_of(made)
     except BadInput:
         here = {"device": "none such"}
-    return differences(made, here)
-
-
-def summarize_again(study: Study, temporary: Path) -> Check:
-    """Make every output that is in git again, from what the runs recorded."""
-    lock, names = study.lock, study.in_git()
-    made_by = {out.path: name for name in names for out in lock.stages[name].outs}
-    order = TopologicalSorter({n: {made_by[d.path] for d in lock.stages[n].deps if d.path in made_by} for n in names})
-    read = tuple(f"{dep.path}/" for name in names for dep in lock.stages[name].deps if dep.path not in made_by)
-    runs = [lock.stages[name] for name in study.stages if name in lock.stages and name not in names]
-    records = [out for stage in runs for out in stage.outs if f"{out.path}/".startswith(read)]
-    outs = [out for name in names for out in lock.stages[name].outs]
-    with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
-        again = Again(study, folder)
-        if missing := again.bring(*records):
-            return "not here", listed(missing)
-        if wrong := [fault for name in order.static_order() for fault in again.run(name)]:
-            return "FAILED", listed(wrong)
-        made, here = (json.loads((root / ENVIRONMENT).read_bytes())[-1] for root in (Path(), again.folder))
-        paths = [out.path for out in outs if found_md5(again.folder / out.path) != out.md5]
     other = differences(made, here)
-    paths = [path for path in paths if not (other and path == ENVIRONMENT.as_posix())]
-    if other and paths:
-        return "not here", f"what they were made with: {listed(other)}; here {listed(paths)} come out otherwise"
-    wrong = [f"{path} comes out with other bytes" for path in paths]
-    return check(f"{len(outs)} outputs of {', '.join(names)} come out of {len(records)} records", wrong)
+    return made, f"made on another kind of machine: {listed(other)}" if other else ""
 
 
-def evaluate_again(study: Study, temporary: Path) -> Check:
-    """Evaluate every network again whose weights are here."""
-    same, missing, wrong = 0, list[str](), list[str]()
-    for stage, records in evaluations(study).items():
-        variant = stage.removeprefix("evaluate@")
-        with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
-            again, here = Again(study, folder), {}
-            missing += again.bring(study.out(PREPARED))
-            for seed, record in records.items():
-                lacking = again.bring(*study.lock.stages[f"train@{variant}-{seed}"].outs)
-                missing += lacking
-                if not lacking:
-                    here[seed] = record
-            if not here or not (again.folder / PREPARED).exists():
-                continue
-            made = here[min(here)]["environment"]
-            again.change(runtime=runtime_of(made))
-            faults = again.evaluate(stage, here)
-            if faults and (other := other_environment(made)):
-                missing.append(f"what the networks of {stage} were made with: {listed(other)}")
-                continue
-            same, wrong = same + len(here) - len(faults), wrong + faults
-    return check(f"{same} networks give what is recorded of them", wrong, missing)
+def overlap(some: list[Entry], others: list[Entry]) -> bool:
+    """Whether one of `some` is, holds or lies in one of `others`."""
+    pairs = [(f"{one.path}/", f"{other.path}/") for one in some for other in others]
+    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
 
 
-def train_again(study: Study, stage: str, temporary: Path) -> Check:
-    """Train the run of `stage` in the environment of the first time, and evaluate it; compare the bytes."""
-    variant, _, seed = stage.removeprefix("train@").rpartition("-")
-    recorded = evaluations(study).get(f"evaluate@{variant}", {}).get(int(seed))
-    if recorded is None:
-        return "not here", "its evaluation, which records in what environment it was trained"
-    made = recorded["environment"]
-    if other := other_environment(made):
-        return "not here", f"what it was trained with: {listed(other)}"
+def write_again(study: Study, temporary: Path) -> Check:
+    """Make every output that is in git again, from what the runs recorded."""
+    stages = study.in_git()
+    deps = [dep for one in stages.values() for dep in one.deps if not dep.path.startswith("src/")]
+    outs = [out for one in stages.values() for out in one.outs]
+    every = [out for one in study.known().values() for out in one.outs]
+    given = [dep for dep in deps if not overlap([dep], every)]  # written by no stage
+    records = [out for out in every if out not in outs and overlap([out], deps)]
+    above = {name: {n for n in stages if overlap(stages[name].deps, stages[n].outs)} for name in stages}
     with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
         again = Again(study, folder)
-        again.change(runtime=runtime_of(made))
-        if missing := again.bring(study.out(PREPARED)):
+        if missing := again.bring(*given, *records):
             return "not here", listed(missing)
-        outs, wrong = study.lock.stages[stage].outs, again.run(stage)
-        paths = [out.path for out in outs if not wrong and found_md5(again.folder / out.path) != out.md5]
-        wrong += [f"{path} comes out with other bytes" for path in paths]
-        wrong = wrong or again.evaluate(f"evaluate@{variant}", {int(seed): recorded})
-    return check("its model, history and evaluation come out the same", wrong)
+        if wrong := [fault for name in TopologicalSorter(above).static_order() for fault in again.run(name)]:
+            return "FAILED", listed(wrong)
+        wrong = again.compare(outs)
+        made, here = (json.loads((root / ENVIRONMENT).read_bytes())[-1] for root in (Path(), again.folder))
+    if other := differences(made, here):
+        wrong = [fault for fault in wrong if not fault.startswith(f"{ENVIRONMENT} ")]
+        if wrong:
+            return "not here", f"what they were made with: {listed(other)}; here {listed(wrong)}"
+    return check(f"{len(outs)} outputs of {', '.join(stages)} come out of {len(records)} records", wrong)
+
+
+def evaluate_again(study: Study) -> Check:
+    """Evaluate each network whose weights are here: the last row of its history must come out."""
+    same, missing, wrong = 0, list[str](), list[str]()
+    prepared = next(out for one in study.lock.stages.values() for out in one.outs if out.path == PREPARED)
+    for stage, one in study.known().items():
+        weights = next((out for out in one.outs if out.path.endswith(".safetensors")), None)
+        history = max((out for out in one.outs if out.path.endswith(".csv")), key=lambda out: out.path, default=None)
+        if weights is None or history is None:
+            continue
+        path, rows = Path(weights.path), find_bytes(study, history)
+        lacking = [out.path for out in (weights, prepared) if found_md5(Path(out.path)) is None]
+        if lacking or rows is None:
+            missing += lacking or [history.path]
+            continue
+        made, other = made_in(study, stage)
+        device = devices.prepare(load().runtime.model_copy(update={} if other else runtime_of(made)))
+        network, _ = from_file(path, path.parent.name, int(path.stem), Variant.model_validate)
+        *_, last = csv.DictReader(io.StringIO(rows.decode()))
+        found = dict[str, str]()
+        for split in ("validation", "test"):
+            numbers = evaluate(network.to(device), *tensors(split, device))
+            found |= {f"{split}_{what}": f"{n:.8g}" for what, n in zip(("loss", "accuracy"), numbers, strict=True)}
+        if found.items() <= last.items():
+            same += 1
+        elif other:
+            missing.append(f"the machine of {stage} ({other})")
+        else:
+            wrong.append(f"{path} does not give the last row of {history.path}")
+    return check(f"{same} networks give the last row of their histories", wrong, missing)
+
+
+def run_again(study: Study, stage: str, temporary: Path) -> Check:
+    """Make a run again in the environment of the first time; compare the bytes."""
+    made, other = made_in(study, stage)
+    if other:
+        return "not here", other
+    with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
+        again, one = Again(study, folder), study.lock.stages[stage]
+        again.change(runtime=runtime_of(made))
+        if missing := again.bring(*(dep for dep in one.deps if not dep.path.startswith("src/"))):
+            return "not here", listed(missing)
+        wrong = again.run(stage) or again.compare(one.outs)
+    return check(f"its {len(one.outs)} outputs come out the same", wrong)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="the run to train again, such as train@batch_norm-0; else one picked at random")
-    parser.add_argument("--no-retrain", action="store_true", help="train none: 20 minutes less")
+    parser.add_argument("--run", help="the run to make again, such as train@note_plain-10; else one picked at random")
+    parser.add_argument("--no-retrain", action="store_true", help="make none again: half an hour less")
     arguments = parser.parse_args()
     load()
     study = read_study()
-    trainings = study.runs("train")
-    if arguments.run not in (None, *trainings):
-        raise BadInput(f"--run: {arguments.run} is not one of {', '.join(trainings)}")
-    temporary, states = Path(".dvc/tmp"), {}
+    runs = study.runs()
+    if arguments.run not in (None, *runs):
+        raise BadInput(f"--run: {arguments.run} is not one of {', '.join(runs)}")
+    temporary, states = Path(".dvc/tmp"), dict[str, str]()
 
     def tell(what: str, result: Check) -> None:
         states[what] = result[0]
@@ -436,16 +372,16 @@ def main() -> None:
     for what, result in compare_hashes(study):
         tell(what, result)
     again: dict[str, Callable[[], Check]] = {
-        "files in git again": lambda: summarize_again(study, temporary),
-        "evaluations again": lambda: evaluate_again(study, temporary),
+        "files in git again": lambda: write_again(study, temporary),
+        "evaluations again": lambda: evaluate_again(study),
     }
-    if trainings and not arguments.no_retrain:
-        name = arguments.run or secrets.choice(trainings)
-        again[f"{name} again"] = lambda: train_again(study, name, temporary)
+    if runs and not arguments.no_retrain:
+        name = arguments.run or secrets.choice(runs)
+        again[f"{name} again"] = lambda: run_again(study, name, temporary)
     sound = "FAILED" not in states.values()
     for what, make in again.items():
         tell(what, make() if sound else ("left out", "a check above failed"))
-    made = [what.removesuffix(" again") for what in again if what.endswith(" again") and states[what] == "ok"]
+    made = [what.removesuffix(" again") for what in again if states[what] == "ok"]
     print(f"          made again here: {listed(made) or 'nothing'}; of everything else only hashes were compared")
     if "FAILED" in states.values():
         sys.exit(1)

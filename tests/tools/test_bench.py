@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 
 from bnstudy.engine import training
 from bnstudy.engine.network import Network, initialize
-from bnstudy.params import load
-from conftest import ROOT, run
+from conftest import ROOT, run, setting_of
 
 BENCHMARKS = ROOT / "tools/benchmarks"
 
@@ -74,29 +74,27 @@ def test_the_idiomatic_network_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     import idiomatic
 
-    params = load(ROOT / "params.yaml")
-    train = params.train.model_copy(update={"steps": 3, "batch_size": 32, "keep_prob": 1.0, "precision": "float32"})
-    variant = params.variants["batch_norm"]
+    chosen = setting_of("batch_norm", steps=3, batch_size=32, keep_prob=1.0)
     random = np.random.default_rng(0)
     images_NHW = torch.from_numpy(random.integers(0, 256, (32, 28, 28), dtype=np.uint8))
     labels_N = torch.from_numpy(random.integers(0, 10, 32))
-    pixels = (images_NHW.float() * np.float32(1 / 255)).double().unsqueeze(1)
-    ours, theirs = Network(variant).double(), idiomatic.Network().double()
-    initialize(ours, variant, seed=0)
+    pixels = (images_NHW.float() * float(np.float32(1 / 255))).double().unsqueeze(1)
+    ours, theirs = Network(chosen.network).double(), idiomatic.Network().double()
+    initialize(ours, chosen.network, seed=0)
     for layer in ("conv1", "conv2", "fc1", "logits"):
         weight = getattr(theirs, layer).weight
         weight.data.copy_(getattr(ours, layer).weight.data.reshape(weight.shape))
     theirs.dropout.p = 0.0
 
-    close = {"rtol": 0, "atol": 1e-9}
+    close = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
     ours_logits, their_logits = ours.train()(images_NHW), theirs.train()(pixels)
-    torch.testing.assert_close(their_logits, ours_logits, **close)
+    close(their_logits, ours_logits)
     losses = [F.cross_entropy(logits, labels_N) for logits in (their_logits, ours_logits)]
-    torch.testing.assert_close(*losses, **close)
-    torch.testing.assert_close(theirs.eval()(pixels), training.predict(ours, images_NHW), **close)
+    close(*losses)
+    close(theirs.eval()(pixels), training.predict(ours, images_NHW))
 
     # Every batch is all images, so their order does not matter.
-    updates = training.updates(ours, training.accumulators(ours, train), images_NHW, labels_N, train, seed=0)
+    updates = training.updates(ours, training.accumulators(ours, chosen), images_NHW, labels_N, chosen, seed=0)
     their_updates = idiomatic.train(theirs, [(pixels, labels_N)], "cpu")
     for (_, loss, _), their_loss in zip(updates, their_updates, strict=False):
         torch.testing.assert_close(their_loss, loss, rtol=0, atol=1e-7)

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT, run
 
 
-def claims(verdict: str, low: float | None, *names: str) -> list[dict[str, Any]]:
-    parts = [{"part": name, "estimate": 0.5, "low": low, "high": 0.9, "verdict": verdict} for name in names]
+def claims(verdict: str, interval: str, *names: str) -> list[dict[str, Any]]:
+    parts = [{"part": name, "estimate": "0.5×", "interval": interval, "verdict": verdict} for name in names]
     return [{"id": 1, "claim": "It is faster.", "verdict": verdict, "parts": parts}]
 
 
@@ -31,7 +31,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder, "params.yaml", "train:\n  steps: 10\n")
     write(folder, "dvc.yaml", "metrics: [metrics/summary/plain.json]\nparams: [params.yaml]\n")
     write(folder, "metrics/summary/plain.json", '{"accuracy": 0.5}')
-    write(folder, "metrics/claims.json", json.dumps(claims("supported", None, "to 98%", "to 99%")))
+    write(folder, "metrics/claims.json", json.dumps(claims("holds", "up to 0.9×", "to 98%", "to 99%")))
     for name in ("same", "other", "old"):
         write(folder, f"report/figures/{name}.svg", "<svg/>")
     run(folder, "git", "add", "--all")
@@ -39,7 +39,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "tag", "results")
     write(folder, "params.yaml", "train:\n  steps: 20\n")
     write(folder, "metrics/summary/plain.json", '{"accuracy": 0.75}')
-    write(folder, "metrics/claims.json", json.dumps(claims("not decided", 0.25, "to 98%", "to 95% | or")))
+    write(folder, "metrics/claims.json", json.dumps(claims("not shown", "0.25× to 0.9×", "to 98%", "to 95% | or")))
     write(folder, "report/figures/other.svg", "<svg></svg>")
     write(folder, "report/figures/new.svg", "<svg/>")
     (folder / "report/figures/old.svg").unlink()
@@ -63,13 +63,13 @@ def sections(page: str) -> dict[str, list[str]]:
 
 def test_what_changed(repository: Path) -> None:
     found = sections(compare(repository, "results"))
-    assert found["Verdicts that flipped"] == ["| 1. It is faster. | supported | not decided |"]
+    assert found["Verdicts that flipped"] == ["| 1. It is faster. | holds | not shown |"]
     assert found["Parts whose verdict flipped"] == [
-        "| 1: to 98% | supported | not decided |",
-        "| 1: to 99% | supported | – |",
-        "| 1: to 95% / or | – | not decided |",
+        "| 1: to 98% | holds | not shown |",
+        "| 1: to 99% | holds | – |",
+        "| 1: to 95% / or | – | not shown |",
     ]
-    assert found["Intervals that moved"] == ["| 1: to 98% | 0.5 (– to 0.9) | 0.5 (0.25 to 0.9) |"]
+    assert found["Intervals that moved"] == ["| 1: to 98% | 0.5× (up to 0.9×) | 0.5× (0.25× to 0.9×) |"]
     assert found["Figures"] == [
         "| report/figures/new.svg | new |",
         "| report/figures/old.svg | gone |",
@@ -90,7 +90,7 @@ def test_nothing_changed(repository: Path, tmp_path: Path) -> None:
 
 def test_against_a_commit_without_results(repository: Path) -> None:
     found = sections(compare(repository, "start"))
-    assert found["Verdicts that flipped"] == ["| 1. It is faster. | – | not decided |"]
+    assert found["Verdicts that flipped"] == ["| 1. It is faster. | – | not shown |"]
     assert found["Intervals that moved"] == ["none"]
 
 

@@ -1,8 +1,6 @@
-"""The plan beside what DVC then runs, on a small made-up pipeline; `test_pipeline` does so on the study."""
+"""The plan beside what DVC then runs, on the small study; `test_pipeline` does so on the whole one."""
 
 import json
-import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,65 +11,13 @@ from hypothesis import strategies as st
 import plan
 from conftest import run
 from plan import MAY, RESTORE, RUN, Plan, Step
+from small import ALL, TRAINS, append, edit, repro
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
-
-# `first` copies a parameter, `sign` only its sign, so that `last` has nothing to do where the sign stays.
-PIPELINE = """\
-stages:
-  first:
-    matrix: {which: [a, b]}
-    cmd: python work/copy.py ${item.which} > first_${item.which}
-    params: ["numbers.${item.which}"]
-    deps: [work]
-    outs: ["first_${item.which}"]
-  sign:
-    cmd: cat first_a first_b | tr -d 0-9 > signs
-    deps: [first_a, first_b]
-    outs: [signs]
-  last:
-    cmd: cp signs last
-    deps: [signs]
-    params: [other]
-    metrics: [{last: {cache: false}}]
-"""
-COPY = """\
-import sys
-print({line.split(":")[0].strip(): line.split(":")[1] for line in open("params.yaml")}[sys.argv[1]])
-"""
-PARAMS = "numbers:\n  a: 1\n  b: 2\nother: 3\n"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pipeline before its first run."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "work").mkdir()
-    (folder / "work/copy.py").write_text(COPY)
-    (folder / "dvc.yaml").write_text(PIPELINE)
-    (folder / "params.yaml").write_text(PARAMS)
-    run(folder, "git", "init", "--quiet")
-    run(folder, "dvc", "init", "--quiet")
-    run(folder, "dvc", "config", "core.analytics", "false")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reproduced(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reproduced") / "made"
-    shutil.copytree(made, folder)
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "made")
-    return folder
-
-
-@pytest.fixture
-def here(reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the reproduced pipeline, and the working folder."""
-    folder = Path(shutil.copytree(reproduced, tmp_path / "made"))
-    monkeypatch.chdir(folder)
-    return folder
+pytestmark = [
+    pytest.mark.xdist_group("small"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
+]
+SWEEPS = ["sweep@plain", "sweep@batch_norm"]
 
 
 def planned(folder: Path) -> Plan:
@@ -83,89 +29,94 @@ def actions(found: Plan) -> dict[str, str]:
     return {step.stage: step.action for step in found.steps}
 
 
-def repro(folder: Path, *options: str) -> tuple[set[str], set[str]]:
-    """What `dvc repro` runs, and what it restores."""
-    out = run(folder, "dvc", "repro", *options).stdout
-    ran = set(re.findall(r"^Running stage '(.+)':", out, re.MULTILINE))
-    return ran, set(re.findall(r"^Stage '(.+)' is cached", out, re.MULTILINE))
-
-
-def test_nothing_was_ever_run(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made)
-    found = planned(made)
-    assert actions(found) == dict.fromkeys(["first@a", "first@b", "sign", "last"], RUN)
-    assert plan.told(found) == ["not in dvc.lock: new, or never run", "  will run  first (all 2), sign, last"]
-
-
-def test_a_changed_parameter_then_back(here: Path) -> None:
-    assert plan.told(planned(here))[0].startswith("nothing to run")
-    (here / "params.yaml").write_text(PARAMS.replace("1", "-1"))
-    found = planned(here)
+def test_nothing_was_ever_run(unmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(unmade)
+    found = planned(unmade)
+    assert actions(found) == dict.fromkeys(ALL, RUN)
     assert plan.told(found) == [
-        "numbers.a: 1 → -1",
-        "  will run  first@a",
-        "what reads the outputs of these, where they come out different",
-        "  may run   sign, last",
+        "not in dvc.lock: new, or never run",
+        "  will run  check, prepare, sweep (all 2), tune, train (all 2), evaluate",
     ]
-    assert repro(here) == ({"first@a", "sign", "last"}, set())
-    (here / "params.yaml").write_text(PARAMS)
-    found = planned(here)
-    assert actions(found) == {"first@a": RESTORE, "sign": MAY, "last": MAY}
-    assert plan.told(found)[1].split() == ["restores", "first@a", "from", "the", "run", "cache"]
-    assert repro(here) == (set(), {"first@a", "sign", "last"})
 
 
-def test_the_same_bytes_stop_the_chain(here: Path) -> None:
-    (here / "params.yaml").write_text(PARAMS.replace("1", "7").replace("3", "4"))
-    assert actions(planned(here)) == {"first@a": RUN, "sign": MAY, "last": RUN}
-    (here / "params.yaml").write_text(PARAMS.replace("1", "7"))
-    assert actions(planned(here)) == {"first@a": RUN, "sign": MAY, "last": MAY}
-    assert repro(here) == ({"first@a", "sign"}, set())
+def test_a_setting_of_one_arm_then_back(copy: Path) -> None:
+    assert plan.told(planned(copy))[0].startswith("nothing to run")
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")}
+    edit(copy, "arms.he.ramp_steps", 5)
+    told = plan.told(planned(copy))
+    assert told[:3] == ["arms.he.ramp_steps: nothing → 5", "  will run  check, tune", "tune resolves other settings"]
+    assert told[3].split("  ")[1:3] == ["will run", "train@he-10, evaluate"]
+    assert told[3].endswith("by earlier logs")
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")} == before
+    assert repro(copy) == ({"check", "tune", "train@he-10", "evaluate"}, set())
+    edit(copy, "arms.he.ramp_steps", None)
+    assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "train@he-10": RESTORE, "evaluate": RUN}
+    assert repro(copy) == ({"check", "tune", "evaluate"}, {"train@he-10"})
 
 
-def test_code_a_command_an_output_and_a_new_stage(here: Path) -> None:
-    (here / "work/copy.py").write_text(f"{COPY}\n")
-    (here / "last").write_text("by hand")
-    text = PIPELINE.replace("cat first_a first_b", "cat first_[ab]").replace("[a, b]", "[a, b, c]")
-    (here / "dvc.yaml").write_text(text)
-    (here / "params.yaml").write_text(PARAMS.replace("  b: 2\n", "  b: 2\n  c: 5\n"))
-    reasons = {step.stage: step.reasons for step in planned(here).steps}
+def test_a_setting_of_the_tuning(copy: Path) -> None:
+    """What `tune` will choose cannot be told before the sweep has run."""
+    edit(copy, "train.keep_prob", 1.0)
+    found = planned(copy)
+    assert actions(found) == dict.fromkeys(["check", *SWEEPS, "tune", "evaluate"], RUN) | dict.fromkeys(TRAINS, MAY)
+    assert "check resolves other settings" in plan.told(found)
+    assert "their settings depend on what tune chooses" in plan.told(found)
+
+
+def test_the_same_bytes_stop_the_chain(copy: Path) -> None:
+    append(copy / "src/sweep.py", "# a remark\n")
+    edit(copy, "rules.useless", 0.4)
+    edit(copy, "plot.width", 5.0)
+    assert actions(planned(copy)) == {
+        "check": RUN,
+        **dict.fromkeys(SWEEPS, RUN),
+        **dict.fromkeys(["tune", *TRAINS], MAY),
+        "evaluate": RUN,
+    }
+    assert repro(copy) == ({"check", *SWEEPS, "evaluate"}, set())
+
+
+def test_code_a_command_an_output_and_a_new_stage(copy: Path) -> None:
+    append(copy / "src/bnstudy/engine/grid.py", "# a remark\n")
+    append(copy / "metrics/claims.json", "by hand")
+    text = (copy / "dvc.yaml").read_text()
+    (copy / "dvc.yaml").write_text(text.replace("python src/prepare.py", "python -B src/prepare.py"))
+    edit(copy, "study.seeds", [10, 11])
+    reasons = {step.stage: step.reasons for step in planned(copy).steps if step.changed}
     assert reasons == {
-        "first@a": ("work modified (copy.py)",),
-        "first@b": ("work modified (copy.py)",),
-        "first@c": ("not in dvc.lock: new, or never run",),
-        "sign": ("another command",),
-        "last": ("last is not what the stage wrote",),
+        **dict.fromkeys(["check", "tune"], ("study.seeds: [10] → [10, 11]",)),
+        "prepare": ("another command",),
+        **dict.fromkeys(TRAINS, ("src/bnstudy/engine modified (grid.py)",)),
+        "train@note_plain-11": ("not in dvc.lock: new, or never run",),
+        "train@he-11": ("not in dvc.lock: new, or never run",),
+        "evaluate": ("metrics/claims.json is not what the stage wrote",),
     }
 
 
-def test_outputs_that_only_the_cache_has(here: Path) -> None:
-    (here / "first_a").unlink()
-    found = planned(here)
-    assert actions(found) == {"first@a": RESTORE}
+def test_outputs_that_only_the_cache_has(copy: Path) -> None:
+    (copy / "metrics/sweep/plain.csv").unlink()
+    found = planned(copy)
+    assert actions(found) == {"sweep@plain": RESTORE}
     assert found.missing == []
-    assert repro(here) == (set(), {"first@a"})
+    assert repro(copy) == (set(), {"sweep@plain"})
 
 
-def test_a_fresh_clone(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path, "git", "clone", "--quiet", str(here), "clone")
-    clone = tmp_path / "clone"
-    monkeypatch.chdir(clone)
-    found = planned(clone)
+def test_a_fresh_clone(fresh: Path) -> None:
+    found = planned(fresh)
     assert found.steps == []
-    assert plan.told(found) == [
-        "4 stages with results that are not here, since they are not in git:",
-        "  first (all 2), sign, last",
-        "  `dvc repro` makes them again; `dvc repro --allow-missing` does not",
+    assert plan.told(found)[:2] == [
+        "6 stages with results that are not here, since they are not in git:",
+        "  check, prepare, sweep (all 2), train (all 2)",
     ]
-    (clone / "params.yaml").write_text(PARAMS.replace("3", "4"))
-    found = planned(clone)
-    assert actions(found) == {"last": RUN}
-    assert found.first == ["sign"]
+    edit(fresh, "rules.useless", 0.4)
+    found = planned(fresh)
+    assert actions(found) == {"check": RUN, "evaluate": RUN}
+    assert found.first == TRAINS
     assert plan.told(found)[-2].startswith("  but what will run reads these")
-    assert plan.told(found)[-1] == "    sign"
-    assert repro(clone, "sign") == ({"first@a", "first@b", "sign"}, set())
-    assert repro(clone, "--allow-missing") == ({"last"}, set())
+    assert plan.told(found)[-1] == "    train (all 2)"
+    run(fresh, "dvc", "pull", "--allow-missing", *TRAINS)
+    (fresh / "models").rename(fresh / "no models")
+    assert repro(fresh, "--allow-missing") == ({"check", "evaluate"}, set())
 
 
 def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:
@@ -192,9 +143,9 @@ def test_it_fits_a_terminal(stages: list[str], data: st.DataObject) -> None:
     assert max(map(len, lines)) <= plan.WIDTH
 
 
-def test_while_another_dvc_is_at_work(here: Path) -> None:
-    with Repo(here) as repo, repo.lock:
-        done = run(here, "python", str(Path(plan.__file__)), check=False)
+def test_while_another_dvc_is_at_work(copy: Path) -> None:
+    with Repo(copy) as repo, repo.lock:
+        done = run(copy, "python", str(Path(plan.__file__)), check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: another DVC is at work")
 

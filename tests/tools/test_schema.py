@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from hypothesis import given
@@ -34,26 +34,29 @@ def test_it_is_a_schema_and_takes_the_committed_file_which_names_it() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("variants.batch_norm.decay", 1.5),
-        ("variants.batch_norm.epsilon", 0),
-        ("variants.plain.normalization", "bach"),
-        ("variants.plain.initialiser", "he"),
-        ("variants.Plain", COMMITTED["variants"]["plain"]),
-        ("train.steps", 0),
-        ("train.steps", 1.5),
+        ("train.decay", 1.5),
+        ("train.epsilon", 0),
         ("train.keep_prob", 0),
         ("train.batch_size", 60_001),
         ("train.learning_rate.decay_step", 5),
+        ("evaluation.moments", []),
+        ("networks.plain.normalization", "bach"),
+        ("networks.plain.initialiser", "he"),
+        ("networks.plain.rate", "own"),
+        ("networks.Plain", COMMITTED["networks"]["plain"]),
+        ("sweep.steps", 0),
+        ("sweep.steps", 1.5),
+        ("refine.target", 1),
+        ("refine.finalists", ["with"]),
         ("study.seeds", []),
         ("study.seeds", [1, 1]),
         ("study.seeds", [2**31]),
-        ("study.variants", ["../x"]),
-        ("evaluate.targets", [1]),
-        ("summarize.slow_steps", [500]),
+        ("study.arms", ["../x"]),
+        ("arms.he.rate", "chosen"),
+        ("arms.he.step", 5),
         ("runtime.device", "gpu"),
         ("runtime.mirrors", ["http://example.org/mnist/"]),
         ("runtime.threads", "auto"),
-        ("rates.plain", "own"),
         ("plot.width", 21),
     ],
 )

@@ -1,4 +1,4 @@
-"""Stages side by side, in a small DVC repository: one that fails stops no other. And `make` in a path with a space."""
+"""Stages side by side, on the small study: a failure stops only what needs it. And `make` in a path with a space."""
 
 import os
 import shutil
@@ -7,32 +7,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import side_by_side
 from conftest import ENVIRONMENT, ROOT, run
+from small import TRAINS, edit
 
+pytestmark = [
+    pytest.mark.xdist_group("small"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
+]
 TOOL = [sys.executable, str(ROOT / "tools/side_by_side.py")]
-STAGES = """\
-stages:
-  prepare: {cmd: echo data > data, outs: [data]}
-  train:
-    matrix: {name: [a, b, c, d]}
-    cmd: python train.py ${item.name}
-    deps: [data, train.py]
-    outs: ["models/${item.name}"]
-"""
 TRAIN = """\
 import os, pathlib, sys, time
-name, = sys.argv[1:]
-if name == "b":
+arm, seed = sys.argv[1:]
+if (arm, seed) == ("he", "10"):
     sys.exit("error: step 3: the loss is not finite")
-pathlib.Path(f"pid_{name}").write_text(str(os.getpid()))
+pathlib.Path(f"pid_{arm}_{seed}").write_text(str(os.getpid()))
 while pathlib.Path("wait").exists():
     time.sleep(0.05)
-pathlib.Path("models").mkdir(exist_ok=True)
-pathlib.Path("models", name).write_text(name)
+for kind, end in (("models", "safetensors"), ("metrics", "csv"), ("metrics", "json")):
+    path = f"{kind}/train/{arm}/{seed}.{end}"
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text(arm)
 """
 
 
@@ -45,62 +45,100 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    (tmp_path / "dvc.yaml").write_text(STAGES)
-    (tmp_path / "train.py").write_text(TRAIN)
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "init", "--quiet")
-    run(tmp_path, "dvc", "config", "core.analytics", "false")
-    return tmp_path
+def study(copy: Path) -> Path:
+    """The small study, with a toy in place of its trainings."""
+    (copy / "src/train.py").write_text(TRAIN)
+    return copy
 
 
-@pytest.mark.parametrize("each", [1, 3])
-def test_one_that_fails_stops_no_other_and_is_told_at_the_end(repository: Path, each: int) -> None:
-    done = run(repository, *TOOL, "--jobs=2", f"--each={each}", check=False)
+def lines(printed: str) -> list[str]:
+    """The stages that it says are done or failed, in that order."""
+    return [name for line in printed.splitlines() if line.startswith(("done", "failed")) for name in line.split()[1:-2]]
+
+
+def test_one_that_fails_stops_only_what_needs_it_and_is_told_at_the_end(study: Path) -> None:
+    edit(study, "train.keep_prob", 1.0)
+    done = run(study, *TOOL, check=False)
     assert done.returncode == 1
-    assert {path.name for path in (repository / "models").iterdir()} == {".gitignore", *"acd"}
-    *_, last = done.stderr.strip().splitlines()
-    log = last[last.rindex("(") + 1 : -1]
-    assert "error: step 3: the loss is not finite" in last
-    assert "python train.py b" in (repository / log).read_text()
-    assert run(repository, "dvc", "status", "--json").stdout.count("train@") == 1
+    assert lines(done.stdout) == ["sweep@plain", "sweep@batch_norm", "tune", *TRAINS]
+    *_, failed, left = done.stderr.strip().splitlines()
+    assert "train@he-10: error: step 3: the loss is not finite" in failed
+    assert "python src/train.py he 10" in (study / failed[failed.rindex("(") + 1 : -1]).read_text()
+    assert left == "  not run, since they need these: evaluate"
 
-    (repository / "train.py").write_text(TRAIN.replace('"b"', '"x"'))
-    assert "train@b" in run(repository, *TOOL, "--jobs=2").stdout
-    assert run(repository, "dvc", "status", "--json").stdout.strip() == "{}"
-    assert "train@" not in run(repository, *TOOL).stdout  # nothing is left to do
+    (study / "src/train.py").write_text(TRAIN.replace('"he"', '"x"'))
+    assert lines(run(study, *TOOL, "--jobs=2", "--each=2").stdout) == [*TRAINS, "evaluate"]
+    assert run(study, "dvc", "status", "--json").stdout.strip() == "{}"
 
 
-def test_it_waits_for_what_a_killed_one_left_running(repository: Path) -> None:
-    (repository / "train.py").write_text(TRAIN.replace('"b"', '"x"'))
-    (repository / "wait").touch()
-    first = subprocess.Popen([*TOOL, "--jobs=2"], cwd=repository, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    until(lambda: len(list(repository.glob("pid_*"))) == 2)
+def test_all_of_one_seed_before_the_next_and_the_rest_at_the_end() -> None:
+    names = [
+        "train@he-11",
+        "train@he-2",
+        "averages@2",
+        "tolerance@with-11",
+        "batch@with-1",
+        "mechanism@12",
+        "train@a_2-10",
+    ]
+    assert sorted(names, key=side_by_side.seed_of) == [
+        "train@he-2",
+        "averages@2",
+        "train@a_2-10",
+        "train@he-11",
+        "tolerance@with-11",
+        "batch@with-1",
+        "mechanism@12",
+    ]
+
+
+def test_the_chain_of_the_whole_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    needs = side_by_side.read_needs()
+    above = [
+        "check",
+        "prepare",
+        "sweep@plain_he",
+        "shortlist",
+        "refine@without-1.8",
+        "tune",
+        "averages@12",
+        "mechanism@12",
+    ]
+    for stage, later in pairwise(above):
+        assert stage in needs[later]
+        assert needs[stage] < needs[later]
+    assert not needs["train@he-10"] & {"train@he-11", "averages@10"}
+
+
+def test_it_waits_for_what_a_killed_one_left_running(study: Path) -> None:
+    (study / "src/train.py").write_text(TRAIN.replace('"he"', '"x"'))
+    (study / "wait").touch()
+    first = subprocess.Popen([*TOOL, "--jobs=2"], cwd=study, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    until(lambda: len(list(study.glob("pid_*"))) == 2)
     first.kill()
     first.wait()
-    second = subprocess.Popen(TOOL, cwd=repository, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    second = subprocess.Popen(TOOL, cwd=study, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert second.stdout is not None
-    assert second.stdout.readline().startswith("waiting: another DVC is running stages here")
-    (repository / "wait").unlink()
+    until(lambda: "waiting: another DVC is running stages here" in (second.stdout or "").readline())  # type: ignore[union-attr]
+    (study / "wait").unlink()
     printed, _ = second.communicate(timeout=120)
     assert second.returncode == 0
-    assert printed.count("done") == 2
-    assert run(repository, "dvc", "status", "--json").stdout.strip() == "{}"
+    assert "evaluate" in lines(printed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_starts_nothing_more(repository: Path, number: int) -> None:
-    (repository / "wait").touch()
-    words = [*TOOL, "--jobs=1"]
+def test_a_signal_ends_it_and_starts_nothing_more(study: Path, number: int) -> None:
+    (study / "wait").touch()
     process = subprocess.Popen(
-        words, cwd=repository, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        TOOL, cwd=study, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    until(lambda: list(repository.glob("pid_*")))
+    until(lambda: list(study.glob("pid_*")))
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[signal.Signals(number)]
     assert "Traceback" not in error
-    assert len(list(repository.glob("pid_*"))) == 1
+    assert len(list(study.glob("pid_*"))) == 1
 
 
 def test_make_in_a_path_with_a_space(tmp_path: Path) -> None:

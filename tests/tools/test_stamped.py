@@ -9,7 +9,7 @@ import yaml
 import stamped
 from conftest import run
 
-RUNS = ["train@a-0", "train@b-0"]
+RUNS = ["train@he-10", "averages@10"]
 
 
 def stage(code: int, output: int) -> dict[str, Any]:

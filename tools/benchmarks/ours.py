@@ -8,13 +8,12 @@ from bnstudy.engine.device import prepare
 from bnstudy.engine.network import build
 from bnstudy.engine.training import accumulators, evaluate, tensors, updates
 from bnstudy.params import load
+from bnstudy.settings import setting
 
 
 def main() -> None:
     parser = worker.parser(__doc__)
-    parser.add_argument("--variant", default="batch_norm")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
@@ -22,13 +21,12 @@ def main() -> None:
     runtime = {"device": options.device, "threads": options.threads or "all", "deterministic": options.deterministic}
     device = prepare(params.runtime.model_copy(update=runtime))
     steps = options.warmup + options.blocks * options.block
-    changes = {"steps": steps, "batch_size": options.batch_size, "precision": options.precision}
-    train = params.train.model_copy(update=changes)
-    variant = params.variants[options.variant]
-    network = build(variant, options.seed, device)
+    changes = {"batch_size": options.batch_size, "precision": options.precision}
+    chosen = setting(params, "batch_norm", 0.1, steps).model_copy(update=changes)
+    network = build(chosen.network, 0, device)
     images_NHW, labels_N = tensors("train", device)
-    sums = accumulators(network, train)
-    step_s = worker.timed(updates(network, sums, images_NHW, labels_N, train, options.seed), options)
+    sums = accumulators(network, chosen)
+    step_s = worker.timed(updates(network, sums, images_NHW, labels_N, chosen, seed=0), options)
 
     splits = [tensors(split, device) for split in ("validation", "test")]
     _, accuracy = [evaluate(network, *split) for split in splits][1]
