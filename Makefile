@@ -2,14 +2,14 @@
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one per core)
 # make plan   what `dvc repro` will run, what it may run, and why
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
-#             (then make study MISSING=--allow-missing: to add a variant or a rate to the committed results)
+#             (then make study MISSING=--allow-missing: to add an arm or a seed to the committed results)
 # make verify compare all results and their cache with dvc.lock, make again what is cheap, and train one run again
-#             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@plain-0": that one)
+#             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@he-10": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
 # make torture  kill it, damage it, lie to it, some hundred ways each: twenty minutes, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
-# make judge  judge the committed runs by other rules there: change `summarize` or `plot` in params.yaml first
+# make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
 # make test   linters, type checker and every test
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -26,13 +26,22 @@ SUPPORTED = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info <
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# Small enough for two cores and a few minutes; all four networks, five seeds of everything.
-DEMO := -S data.source=sample -S data.validation_size=500 -S rates.plain_he=0.003 \
-        -S 'study.variants=[batch_norm,plain,batch_norm_hidden,plain_he]' \
-        -S train.steps=40 -S train.batch_size=64 -S train.evaluate_every=20 \
-        -S 'warmup.seeds=[0,1,2,3,4]' -S warmup.steps=20 -S warmup.evaluate_every=20 -S warmup.precise_images=500 \
-        -S 'warmup.decays=[0.95,0.999,1.0]' -S 'sweep.variants=[batch_norm_hidden,plain_he]' -S 'sweep.seeds=[0,1,2,3,4]' \
-        -S sweep.steps=10 -S 'sweep.learning_rates=[0.003,0.03,0.3]' -S 'sweep.batch_sizes=[16,64]'
+# Small enough for two cores and three minutes: the dip of two decays, and the ladder but for its side steps.
+DEMO := -S data.source=sample -S data.validation_size=300 -S train.batch_size=64 -S train.decay=0.9 \
+        -S evaluation.per_decade=8 -S 'evaluation.moments=[60]' \
+        -S 'sweep.networks=[plain_he,batch_norm_hidden]' -S 'sweep.learning_rates=[0.003,0.03,0.3]' \
+        -S 'sweep.seeds=[100]' -S sweep.steps=40 \
+        -S 'refine.finalists=[without,hidden]' -S 'refine.factors=[1.0]' -S 'refine.seeds=[100]' -S refine.steps=40 \
+        -S refine.target=0.8 -S 'study.seeds=[10,11]' -S 'study.arms=[note_plain,baseline,same_rate,own_rate]' \
+        -S arms.note_plain.steps=60 -S arms.baseline.steps=60 -S arms.same_rate.steps=60 -S arms.own_rate.steps=60 \
+        -S averages.steps=80 -S averages.images=300 -S averages.precise_images=300 -S 'averages.decays=[0.9,0.95,1.0]' \
+        -S long.steps=80 -S 'long.arm_seeds=[]' -S 'long.averages_seeds=[10,11]' \
+        -S 'mechanism.seeds=[10]' -S mechanism.points=13 \
+        -S 'tolerance.contestants=[with]' -S 'tolerance.learning_rates=[0.03,0.3,3.0]' -S tolerance.steps=20 \
+        -S 'batch.contestants=[with]' -S 'batch.sizes=[16]' -S 'batch.factors=[1.0]' -S 'batch.tuning_seeds=[100]' \
+        -S 'batch.seeds=[10]' -S batch.images=500 -S batch.tuning_images=250 \
+        -S rules.note_target=0.8 -S rules.contest_target=0.85 -S rules.after=60 -S rules.frozen_after=80 \
+        -S 'rules.judged_decays=[0.9,0.95]' -S rules.fast_decay=0.9 -S rules.slow_decay=0.95
 
 .PHONY: help venv read demo study plan records judge verify bench torture test lock
 help:
@@ -70,10 +79,10 @@ demo: venv
 	@cd .demo && python tools/page.py && dvc exp run --name demo $(DEMO) prepare
 	@cd .demo && python tools/side_by_side.py --jobs $(JOBS) --each 5
 	@cd .demo && dvc repro && dvc plots show --out page >/dev/null
-	@cd .demo && echo && python src/summarize.py && echo
-	@echo "report:  .demo/report/index.html"
-	@echo "figures: .demo/plots/figures/"
-	@echo "charts:  .demo/page/index.html   (what \`dvc plots show\` draws)"
+	@cd .demo && echo && python src/evaluate.py && echo
+	@echo "report:   .demo/report/index.html"
+	@echo "pictures: .demo/report/figures/   the dip, the ladder, accuracy against rate"
+	@echo "charts:   .demo/page/index.html   what \`dvc plots show\` draws"
 
 plan: venv
 	@python tools/plan.py

@@ -21,20 +21,41 @@ from conftest import ROOT, clone, run
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one worker reproduces the study once for all of these
 
-# Small enough that a training takes a second beside its imports.
-SMALL: dict[str, Any] = {
+# Small enough that a training takes a second beside its imports. Each pair of values goes into one section.
+SMALL: dict[str, dict[str, Any]] = {
     "data": {"source": "sample", "validation_size": 500},
-    "study": {"variants": ["batch_norm", "plain"], "seeds": [0, 1]},
+    "train": {"batch_size": 32},
+    "evaluation": {"moments": [5]},
+    "sweep": {"networks": ["plain", "batch_norm_hidden"], "learning_rates": [0.01, 0.1], "seeds": [100], "steps": 4},
+    "refine": {"finalists": ["without", "hidden"], "factors": [1.0], "seeds": [100], "steps": 6, "target": 0.2},
+    "study": {"seeds": [10, 11], "arms": ["note_plain", "own_rate"]},
+    "averages": {"images": 100, "precise_images": 100, "decays": [0.5, 0.95, 0.999, 1.0], "steps": 6},
+    "long": {"arm_seeds": [10], "averages_seeds": [10], "steps": 8},
+    "mechanism": {"seeds": [10], "points": 3},
+    "rules": {"after": 5},
+    "tolerance": {"contestants": ["with"], "learning_rates": [0.01, 0.1], "steps": 3},
+    "batch": {
+        "contestants": ["with"],
+        "sizes": [16],
+        "factors": [1.0],
+        "tuning_seeds": [100],
+        "seeds": [10],
+        "images": 64,
+        "tuning_images": 32,
+    },
 }
-SMALL_TRAIN = {"steps": 3, "batch_size": 32, "evaluate_every": 2}
-SMALL_WARMUP = {"seeds": [0], "steps": 3, "evaluate_every": 2, "decays": [0.5, 0.95, 0.999, 1.0], "precise_images": 64}
-SMALL_SWEEP = {"variants": ["plain"], "seeds": [0], "steps": 2, "learning_rates": [0.01, 0.1], "batch_sizes": [16, 64]}
-
-WARMUP = ["warmup@0"]
-RATES = ["sweep_rates@plain-0.01", "sweep_rates@plain-0.1"]
-BATCHES = ["sweep_batches@plain-16", "sweep_batches@plain-64"]
-BELOW = ["summarize", "plot", "report"]
+SWEEP_PLAIN, SWEEP_BATCH = "sweep@plain", "sweep@batch_norm_hidden"
+REFINE_PLAIN, REFINE_BATCH = "refine@without-1.0", "refine@hidden-1.0"
+NOTE = ["train@note_plain-10", "train@note_plain-11"]
+OWN = ["train@own_rate-10", "train@own_rate-11"]
+AVERAGES = ["averages@10", "averages@11", "mechanism@10"]
+WITH = ["tolerance@with-10", "tolerance@with-11", "batch@with-16"]
+BELOW = ["evaluate", "plot", "report"]
 CHECK = ["check"]  # whenever a parameter has another value
+ALL = [
+    *("check", "fetch", "prepare", SWEEP_PLAIN, SWEEP_BATCH, "shortlist", REFINE_PLAIN, REFINE_BATCH, "tune"),
+    *(*NOTE, *OWN, *AVERAGES, *WITH, *BELOW),
+]
 
 
 def params(study: Path) -> dict[str, Any]:
@@ -64,17 +85,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study on the sample, reproduced once and committed."""
     folder = clone(tmp_path_factory.mktemp("study"))
     tree = params(folder)
-    small = {"train": tree["train"] | SMALL_TRAIN, "warmup": tree["warmup"] | SMALL_WARMUP}
-    write_params(folder, tree | SMALL | small | {"sweep": tree["sweep"] | SMALL_SWEEP})
+    for section, changes in SMALL.items():
+        tree[section] |= changes
+    for arm in tree["arms"].values():
+        arm["steps"] = 6
+    write_params(folder, tree)
     assert sorted(repro(folder)) == sorted(ALL)
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "results")
     return folder
-
-
-TRAINS = [f"train@{variant}-{seed}" for variant in ("batch_norm", "plain") for seed in (0, 1)]
-EVALUATES = ["evaluate@batch_norm", "evaluate@plain"]
-ALL = ["check", "fetch", "prepare", *TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES, *BELOW]
 
 
 @pytest.fixture
@@ -116,59 +135,70 @@ def reverse_the_keys(study: Path) -> None:
     write_params(study, dict(reversed(params(study).items())))
 
 
-def add_a_variant(study: Path) -> None:
+def add_an_arm(study: Path) -> None:
     tree = params(study)
-    tree["rates"]["other"] = 0.01
-    tree["variants"]["other"] = tree["variants"]["plain"] | {"initializer": "he"}
-    tree["study"]["variants"].append("other")
+    tree["arms"]["other"] = {"network": "batch_norm_hidden", "rate": 0.2, "steps": 5}
+    tree["study"]["arms"].append("other")
     write_params(study, tree)
+
+
+def overrule(network: str, rate: float) -> Callable[[Path], None]:
+    return edit("networks", network, "rate", value=rate)
 
 
 @pytest.mark.parametrize(
     ("change", "reruns"),
     [
+        # Of networks that have moving averages, and of nothing else.
         pytest.param(
-            edit("variants", "batch_norm", "decay", value=0.5),
-            [*CHECK, *TRAINS[:2], EVALUATES[0], *WARMUP, *BELOW],
-            id="a decay",
+            edit("train", "decay", value=0.5),
+            [*CHECK, SWEEP_BATCH, "shortlist", REFINE_BATCH, "tune", *OWN, *AVERAGES, *WITH, *BELOW],
+            id="the decay",
         ),
         pytest.param(
             edit("train", "learning_rate", "initial", value=0.05),
-            [*CHECK, *TRAINS, *EVALUATES, *WARMUP, *BATCHES, *BELOW],
-            id="learning rate",
+            [*CHECK, "shortlist", "tune", *NOTE, *AVERAGES, *BELOW],
+            id="the note's rate",
+        ),
+        # Tuning parameters: no training, unless the chosen rate changes.
+        pytest.param(
+            edit("refine", "target", value=0.21),
+            [*CHECK, "shortlist", "tune", "report"],
+            id="the target of tuning, which chooses the same rates",
         ),
         pytest.param(
-            edit("rates", "plain", value=0.01),
-            [*CHECK, *TRAINS[2:], EVALUATES[1], *BATCHES, *BELOW],
-            id="a rate of its own",
+            edit("refine", "seeds", value=[100, 102]),
+            [*CHECK, "shortlist", REFINE_PLAIN, REFINE_BATCH, "tune", "evaluate", "report"],
+            id="one more tuning seed, which chooses the same rates",
         ),
         pytest.param(
-            edit("warmup", "decays", value=[0.95, 0.999, 1.0]),
-            [*CHECK, *WARMUP, "summarize", "report"],
-            id="the decays of warmup",
+            overrule("batch_norm_hidden", 0.3),
+            [*CHECK, "shortlist", REFINE_BATCH, "tune", *OWN, *WITH, *BELOW],
+            id="a rate that overrules the choice",
         ),
         pytest.param(
-            edit("sweep", "learning_rates", value=[0.01, 0.03, 0.1]),
-            [*CHECK, "sweep_rates@plain-0.03", "summarize", "report"],
-            id="one more rate to sweep",
+            edit("averages", "decays", value=[0.95, 0.999, 1.0]),
+            [*CHECK, "tune", *AVERAGES[:2], *BELOW],
+            id="the decays of the averages",
         ),
         pytest.param(
-            edit("study", "seeds", value=[0, 1, 2]),
-            [*CHECK, "train@batch_norm-2", "train@plain-2", *EVALUATES, *BELOW],
+            edit("study", "seeds", value=[10, 11, 12]),
+            [*CHECK, "tune", "train@note_plain-12", "train@own_rate-12", "averages@12", "tolerance@with-12", *BELOW],
             id="one more seed",
         ),
         pytest.param(
-            add_a_variant, [*CHECK, "train@other-0", "train@other-1", "evaluate@other", *BELOW], id="one more variant"
+            add_an_arm, [*CHECK, "tune", "train@other-10", "train@other-11", "evaluate", "report"], id="one more arm"
         ),
         pytest.param(
-            edit("evaluate", "targets", value=[0.5]), [*CHECK, *EVALUATES, "summarize", "report"], id="targets"
+            edit("batch", "sizes", value=[16, 32]), [*CHECK, "batch@with-32", "evaluate", "report"], id="one more size"
         ),
-        pytest.param(edit("plot", "width", value=5.0), [*CHECK, "plot"], id="plot"),
+        pytest.param(edit("rules", "after", value=6), [*CHECK, *BELOW], id="a rule"),
+        pytest.param(edit("plot", "width", value=5.0), [*CHECK, "plot", "report"], id="plot"),
         pytest.param(edit("runtime", "threads", value=2), CHECK, id="runtime"),
         pytest.param(append("params.yaml", "\n# a remark\n"), [], id="a comment"),
         pytest.param(reverse_the_keys, [], id="the order of keys"),
         # The same bytes come out, so that the stages below have nothing to do.
-        pytest.param(append("src/warmup.py", "# a remark\n"), WARMUP, id="a script"),
+        pytest.param(append("src/averages.py", "# a remark\n"), AVERAGES[:2], id="a script"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
@@ -183,25 +213,28 @@ def test_a_change_reruns_exactly_what_depends_on_it(
     assert sorted(ran) == sorted(reruns)
     will = {stage for stage, action in actions.items() if action == plan.RUN}
     assert will <= set(ran) <= {stage for stage, action in actions.items() if action in (plan.RUN, plan.MAY)}
-    assert actions.keys() - set(ran) <= set(BELOW)  # it threatens with no training that is not run
+    # What it threatens with and is not run hangs on the tuning: no more is known before.
+    assert "shortlist" in ran or actions.keys() - set(ran) <= {"tune", "mechanism@10", *BELOW}
+
+
+TRAININGS = [SWEEP_PLAIN, SWEEP_BATCH, REFINE_PLAIN, REFINE_BATCH, *NOTE, *OWN, *AVERAGES, *WITH]
 
 
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
-        pytest.param(
-            edit("train", "batch_size", value=16), ["check", *TRAINS, *WARMUP, *RATES, "report"], id="batch size"
-        ),
+        # What trainings depend on is resolved by `check`, `shortlist` and `tune`.
+        pytest.param(edit("train", "batch_size", value=16), ["check", "shortlist", "tune", "report"], id="batch size"),
         pytest.param(
             replace("src/bnstudy/engine/network.py", "0.87962566103423978", "0.8796256610342398"),
-            [*TRAINS, *EVALUATES, *WARMUP, *RATES, *BATCHES],
+            TRAININGS,
             id="a constant of the engine",
         ),
         pytest.param(replace("src/bnstudy/params.py", ": is missing", ": is not there"), ["check"], id="a message"),
         pytest.param(
             replace("src/bnstudy/files.py", "Write the whole file", "Write one whole file"), [], id="a docstring"
         ),
-        pytest.param(replace("src/bnstudy/__init__.py", "interrupted", "stopped"), [], id="a line of the log"),
+        pytest.param(replace("src/bnstudy/progress.py", "min left", "minutes left"), [], id="a line of the log"),
     ],
 )
 def test_what_a_change_makes_stale(copy: Path, change: Callable[[Path], None], stale: list[str]) -> None:
@@ -220,40 +253,39 @@ def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy:
 
 def test_changed_and_changed_back_restores_from_the_run_cache(copy: Path) -> None:
     before, committed = outputs(copy), (copy / "params.yaml").read_text()
-    edit("warmup", "decays", value=[0.95, 1.0])(copy)
-    assert sorted(repro(copy)) == sorted([*CHECK, *WARMUP, "summarize", "report"])
+    edit("averages", "decays", value=[0.95, 1.0])(copy)
+    assert sorted(repro(copy)) == sorted([*CHECK, "tune", *AVERAGES[:2], *BELOW])
     (copy / "params.yaml").write_text(committed)
     # Seconds: what these write in git, or keep, switches the run cache off.
-    assert repro(copy) == ["check", "summarize", "report"]
+    assert repro(copy) == ["check", "tune", "evaluate", "report"]
     assert outputs(copy) == before
 
 
-def test_a_removed_seed_and_variant_leave_no_trace(copy: Path) -> None:
-    edit("study", "seeds", value=[1])(copy)
-    edit("study", "variants", value=["plain"])(copy)
-    assert sorted(repro(copy)) == sorted([*CHECK, "evaluate@plain", *BELOW])
-    assert (copy / "models/batch_norm/0.safetensors").is_file()
-    assert [path.name for path in (copy / "metrics/summary").iterdir()] == ["plain.json"]
-    (details,) = json.loads((copy / "metrics/summary/plain.json").read_text())["details"]
-    assert details["runs"] == 1
+def test_a_removed_seed_and_arm_leave_no_trace(copy: Path) -> None:
+    edit("study", "arms", value=["note_plain"])(copy)
+    edit("study", "seeds", value=[10])(copy)
+    assert sorted(repro(copy)) == sorted([*CHECK, "tune", *BELOW])
+    assert (copy / "models/train/own_rate/10.safetensors").is_file()
+    assert {path.stem for path in (copy / "metrics/summary").iterdir()} == {"note_plain", "note_batch_norm"}
+    assert not (copy / "settings/train/own_rate").exists()
     curves = pd.read_csv(copy / "plots/curves.csv")
-    assert set(curves["variant"]) == {"plain"}
-    assert set(curves["seed"]) == {1}
+    assert set(curves["arm"]) == {"note_plain", "note_batch_norm"}
+    assert set(curves["seed"]) == {10}
 
 
 def test_a_run_keeps_its_state_until_dvc_has_recorded_its_results(copy: Path) -> None:
     edit("runtime", "checkpoint_every", value=1)(copy)
-    repro(copy, "--force", "--single-item", TRAINS[0], WARMUP[0], RATES[0])
-    runs = ("train/batch_norm/0", "warmup/0", "sweep/plain/rate_0.01/0")
+    repro(copy, "--force", "--single-item", NOTE[0], AVERAGES[0], SWEEP_PLAIN)
+    runs = ("train/note_plain/10", "averages/10", *(f"sweep/plain/{rate}-100" for rate in (0.01, 0.1)))
     states = {str(path.relative_to(copy)) for path in (copy / "checkpoints").rglob("*") if path.is_file()}
     assert states == {f"checkpoints/{name}.finished" for name in runs}
-    repro(copy, "--force", "--single-item", EVALUATES[0], "summarize")
+    repro(copy, "--force", "--single-item", "evaluate")
     assert not any((copy / name).exists() for name in states)
 
 
 @pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "x'; touch owned; '", "ünï code"])
 def test_no_shell_reads_a_name(copy: Path, name: str) -> None:
-    edit("study", "variants", value=[name])(copy)
+    edit("study", "arms", value=[name])(copy)
     done = run(copy, "dvc", "repro", check=False)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
@@ -262,18 +294,20 @@ def test_no_shell_reads_a_name(copy: Path, name: str) -> None:
 
 def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:
     tracked = run(study, "git", "ls-files").stdout.splitlines()
-    assert {"dvc.lock", "metrics/summary/plain.json", "plots/curves.csv", "plots/confusion.csv"} <= set(tracked)
+    assert {"dvc.lock", "metrics/summary/own_rate.json", "plots/curves.csv", "settings/choices.json"} <= set(tracked)
     assert not [
-        name for name in tracked if re.match(r"data/(raw|prepared)/|models/.*|metrics/(history|evaluation)/", name)
+        name
+        for name in tracked
+        if re.match(r"data/(raw|prepared)/|models/|metrics/(sweep|train|averages|batch)/", name)
     ]
     assert run(study, "git", "status", "--porcelain").stdout == ""
 
 
 def test_params_metrics_and_plots_show_what_an_experiment_changed(copy: Path) -> None:
-    run(copy, "dvc", "exp", "run", "--set-param", "evaluate.targets=[0.05]")
-    assert "evaluate.targets" in run(copy, "dvc", "params", "diff").stdout
+    run(copy, "dvc", "exp", "run", "--set-param", "rules.contest_target=0.05")
+    assert "rules.contest_target" in run(copy, "dvc", "params", "diff").stdout
     assert "updates_to_5" in run(copy, "dvc", "metrics", "diff").stdout
-    assert "evaluate.targets" in run(copy, "dvc", "exp", "show", "--csv").stdout
+    assert "rules.contest_target" in run(copy, "dvc", "exp", "show", "--csv").stdout
     run(copy, "dvc", "plots", "show", "--out", "page")
     assert "accuracy" in (copy / "page/index.html").read_text()
 
@@ -306,10 +340,10 @@ def test_reading_and_judging_need_no_pytorch(copy: Path, tmp_path: Path) -> None
         return run(copy, *command, PYTHONPATH=str(tmp_path)).stdout
 
     assert run(copy, "python", "-c", "import torch", check=False, PYTHONPATH=str(tmp_path)).returncode == 1
-    edit("summarize", "confidence", value=0.5)(copy)
+    edit("rules", "contest_target", value=0.5)(copy)
     edit("plot", "width", value=5.0)(copy)
     assert re.findall(r"^Running stage '(.+)':", stdout("dvc", "repro"), re.MULTILINE) == [*CHECK, *BELOW]
-    assert "summarize.confidence" in stdout("dvc", "params", "diff")
+    assert "rules.contest_target" in stdout("dvc", "params", "diff")
     assert "test_accuracy" in stdout("dvc", "metrics", "show")
     stdout("dvc", "plots", "show", "--out", "page")
     assert "accuracy" in (copy / "page/index.html").read_text()
