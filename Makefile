@@ -4,9 +4,9 @@
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
 #             (then make study MISSING=--allow-missing: to add an arm or a seed to the committed results)
 # make verify compare all results and their cache with dvc.lock, make again what is cheap, and train one run again
-#             (VERIFY=--no-retrain: 20 minutes less; VERIFY="--run train@he-10": that one)
+#             (VERIFY=--no-retrain: without the latter, which may take hours; VERIFY="--run train@he-10": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
-# make torture  kill it, damage it, lie to it, some hundred ways each: twenty minutes, and a table of what survived
+# make torture  kill it, damage it, lie to it: twenty minutes, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
 # make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
