@@ -16,6 +16,7 @@ import platform
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,10 @@ def main() -> None:
     write(CLAIMS_FILE, to_json([finding.model_dump() for finding in findings]))
     write(Path("metrics/environment.json"), to_json(made))
     write_table("curves", curves)
-    write_table("dip", dip_table(averages))
+    dip, ladder = dip_table(averages), ladder_table(results)
+    write_table("dip", dip)
     write_table("mechanism", mechanism_table(mechanism))
-    write_table("ladder", ladder_table(results))
+    write_table("ladder", ladder)
     rates = ["learning_rate", "seed", "diverged", "validation_accuracy"]
     write_table("rates", sweep[["network", *rates]])
     write_table("tolerance", tolerance[["contestant", *rates]])
@@ -163,7 +165,8 @@ def main() -> None:
     write_table("batch", judged[["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy"]])
     for stage in ("sweep", "refine", "train", "averages", "mechanism", "tolerance", "batch"):
         forget_finished(stage)
-    print("\n".join([headline.result(findings), "", *headline.lines(findings)]))
+    shown = [*headline.ladder_lines(ladder, params.rules.after), "", *headline.dip_lines(dip)]
+    print("\n".join([*shown, "", *headline.lines(findings), "", fill(headline.result(findings), 118)]))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,9 @@ def main() -> None:
     ended, stale = {"prepare", *needs["prepare"]}, json.loads(ask("status", "--json"))
     while ready := [name for name in needs.keys() - ended if needs[name] <= ended - failed.keys()]:
         if names := sorted([name for name in needs if name in ready and name in stale], key=seed_of):
-            failed |= run_stages(names, max(arguments.jobs, 1), max(arguments.each, 1), options)
+            jobs = max(arguments.jobs, 1)
+            each = max(min(arguments.each, math.ceil(len(names) / jobs)), 1)  # few of them: no job without any
+            failed |= run_stages(names, jobs, each, options)
             stale = json.loads(ask("status", "--json"))
         ended |= set(ready)
     if failed:

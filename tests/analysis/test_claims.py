@@ -361,3 +361,22 @@ def test_the_largest_rate_is_an_interval(reaches: list[float], expected: tuple[f
     table = pd.DataFrame({"learning_rate": rates, "validation_accuracy": [0.9 + 0.09 * one for one in reaches]})
     found = largest_rate(table, 0.95)
     assert (found.after, found.by) == expected
+
+
+def test_the_pictures_in_words() -> None:
+    ladder = pd.DataFrame(
+        [("note_plain", "The note's (0.1)", 0.641, math.nan), ("he", "He's (0.1)", 0.592, -0.049)],
+        columns=["rung", "label", "accuracy", "change"],
+    )
+    assert [line.split() for line in headline.ladder_lines(ladder, 100)[1:]] == [
+        ["The", "note's", "(0.1)", "64.1%"],
+        ["He's", "(0.1)", "59.2%", "−4.9"],
+    ]
+    steps = [7, 14, 50]
+    dip = pd.DataFrame({"statistics": "moving", "decay": 0.9, "step": steps, "difference": [-0.1, -0.6, -0.002]})
+    dip["age"] = -math.log(0.9) * dip["step"]
+    left = f"{0.9**14:.0%}"
+    assert headline.dip_lines(dip)[1:] == [
+        f"  decay 0.9     −60.0 at update 14, with {left} of the start left; −0.2 at update 50"
+    ]
+    assert headline.ladder_lines(ladder[:0], 100) == headline.dip_lines(dip[:0]) == []

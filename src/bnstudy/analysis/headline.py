@@ -10,6 +10,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import pandas as pd
+
 from bnstudy.analysis.claim import MARKS, Finding, Results
 from bnstudy.analysis.claims import at_step, ends, last_test, times
 from bnstudy.analysis.crossing import geometric_mean
@@ -65,4 +67,29 @@ def lines(findings: list[Finding]) -> list[str]:
     for one, text in zip(findings, shown, strict=True):
         claim = shorten(one.claim, width, placeholder=" …")
         table.append(f"{one.id} {MARKS[one.verdict]} {one.verdict:12} {claim:{width}} {text}".rstrip())
+    return table
+
+
+def ladder_lines(ladder: pd.DataFrame, after: int) -> list[str]:
+    """One line per rung of `plots/ladder.csv`: accuracy, and the change from the rung that it is held against."""
+    table = [f"The ladder: validation accuracy after {after} updates, and the change in points"] if len(ladder) else []
+    for label, accuracy, change in zip(
+        ladder["label"], ladder["accuracy"], ladder["change"].astype(float), strict=True
+    ):
+        text = "" if math.isnan(change) else f"{100 * change:+7.1f}"
+        table.append(f"  {label:48} {accuracy:6.1%} {text}".rstrip().replace("-", "−"))
+    return table
+
+
+def dip_lines(dip: pd.DataFrame) -> list[str]:
+    """One line per decay of `plots/dip.csv`: where moving averages cost most accuracy, and what they cost at last."""
+    table = ["The dip: accuracy by moving averages less that by precise statistics, in points"] if len(dip) else []
+    for decay, rows in dip[dip["statistics"] == "moving"].groupby("decay"):
+        low, last = (rows.to_dict("records")[at] for at in (int(rows["difference"].argmin()), -1))
+        text = (
+            f"  decay {decay:<6g} {100 * low['difference']:+6.1f} at update {low['step']:,.0f}, with "
+            f"{math.exp(-low['age']):.0%} of the start left; {100 * last['difference']:+.1f} at update "
+            f"{last['step']:,.0f}"
+        )
+        table.append(text.replace("-", "−"))
     return table
