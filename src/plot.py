@@ -75,7 +75,7 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
         curve = np.interp(np.exp(-ages), mixed["start_weight"], mixed["difference"])
         axes.plot(ages, 100 * curve, color=INK, linewidth=1.8)
         lines = ["line: a finished network with\nso much of its start mixed in", *lines]
-    axes.text(0.02, 0.04, "\n".join(lines), va="bottom", transform=axes.transAxes, bbox=COVER)
+    axes.text(0.98, 0.04, "\n".join(lines), ha="right", va="bottom", transform=axes.transAxes, bbox=COVER)
     for age, text, side in ((math.log(4), "a quarter of the start is left ", "right"), (5, " age 5", "left")):
         axes.axvline(age, **DASHED)
         axes.text(age, 7, text, ha=side, va="center", color=GREY)

@@ -194,12 +194,15 @@ def test_the_same_records_give_the_same_bytes(copy: Path) -> None:
     assert outputs() == before
 
 
-def test_it_prints_the_result_and_a_line_per_claim(whole: tuple[Path, str]) -> None:
-    first, empty, *lines = whole[1].splitlines()
-    assert first.startswith("Batch norm reaches 98% in")
-    assert not empty
-    assert [line.split()[0] for line in lines] == list("123456789")
+def test_it_prints_ladder_dip_claims_and_result_on_a_screen(whole: tuple[Path, str]) -> None:
+    ladder, dip, claims, result = (part.splitlines() for part in whole[1].strip().split("\n\n"))
+    assert ladder[0].startswith("The ladder")
+    assert dip[0].startswith("The dip")
+    assert [line.split()[0] for line in claims] == list("123456789")
+    assert result[0].startswith("Batch norm reaches 98% in")
+    lines = whole[1].splitlines()
     assert max(map(len, lines)) <= 120
+    assert len(lines) <= 45
 
 
 def test_a_ladder_compares_each_rung_with_the_one_before(copy: Path) -> None:
