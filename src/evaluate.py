@@ -25,7 +25,7 @@ import pandas as pd
 from bnstudy import run
 from bnstudy.analysis import headline
 from bnstudy.analysis.claim import AVERAGES_ARM, CLAIMS_FILE, Results, judge
-from bnstudy.analysis.claims import CLAIMS, DISTANCES, at_step, paired
+from bnstudy.analysis.claims import CLAIMS, at_step, distance, paired
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import forget_finished, write
 from bnstudy.params import Params, load
@@ -64,7 +64,7 @@ def dip_table(averages: pd.DataFrame) -> pd.DataFrame:
     table = averages[averages["decay"].between(0, 1, inclusive="neither")].copy()
     at = pd.MultiIndex.from_frame(table[["seed", "step"]])
     table["difference"] = table["accuracy"] - precise.reindex(at).to_numpy()
-    table["distance"] = np.sqrt((table[DISTANCES] ** 2).mean(axis=1))
+    table["distance"] = distance(table)
     keys = ["statistics", "decay", "step"]
     found = over_seeds(table, keys, "difference")
     found["distance"] = table.groupby(keys, sort=False)["distance"].mean()

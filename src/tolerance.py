@@ -23,7 +23,7 @@ def main() -> None:
 
     runs, rows = Run(f"tolerance/{arguments.contestant}/{arguments.seed}", params.runtime), []
     for rate in params.tolerance.learning_rates:
-        rows += runs.short(setting.at(rate, steps=params.tolerance.steps), arguments.seed, f"{rate}")
+        rows += runs.short(setting.at(rate), arguments.seed, f"{rate}")
 
     accuracies = ", ".join(f"{row.validation_accuracy:.2%}" for row in rows)
     runs.finish({Path("metrics", f"{runs.name}.csv"): to_csv(rows)}, f"validation accuracy {accuracies}")

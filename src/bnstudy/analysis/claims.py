@@ -32,6 +32,13 @@ def at_step(results: Results, arm: str, step: int, column: str = "validation_acc
     return curves[(curves["arm"] == arm) & (curves["step"] == step)].set_index("seed")[column].sort_index()
 
 
+def distance(table: pd.DataFrame, layer: str = "") -> "pd.Series[float]":
+    """Of each row of averages from precise statistics, in sigma: root mean square over layers, means and deviations."""
+    squares = table[[name for name in DISTANCES if name.startswith(layer)]] ** 2
+    root: pd.Series[float] = squares.mean(axis=1) ** 0.5
+    return root
+
+
 def last_test(results: Results, *arms: str) -> int:
     """The last step after which all runs of `arms` evaluated the test split; if there is none, most of them."""
     curves = results.curves[results.curves["arm"].isin(arms)].dropna(subset="test_accuracy")
@@ -321,20 +328,19 @@ def stability(results: Results) -> Claim:
         "below 1",
     )
     at_end = table[(table["statistics"] == "corrected") & (table["step"] == steps)]
-    distances = at_end.set_index(["decay", "seed"])
-    names = [name for name in DISTANCES if at_end[name].notna().any()]
+    by_decay = at_end.set_index(["decay", "seed"])
     if not {rules.slow_decay, rules.fast_decay} <= set(at_end["decay"]):
         return claim(None)
 
     def sides(layer: str = "") -> list["pd.Series[float]"]:
-        squares = (distances[[name for name in names if name.startswith(layer)]] ** 2).mean(axis=1)
-        return [np.sqrt(squares.loc[decay]) for decay in (rules.slow_decay, rules.fast_decay)]
+        off = distance(by_decay, layer)
+        return [off.xs(decay) for decay in (rules.slow_decay, rules.fast_decay)]
 
     def compared(layer: str = "") -> Estimate:
         return ratio(*([Crossing(value, value, value) for value in side] for side in sides(layer)))
 
     found, (slow, fast) = compared(), (side.mean() for side in sides())
-    layers = dict.fromkeys(name.split("_")[0] for name in names)
+    layers = dict.fromkeys(name.split("_")[0] for name in DISTANCES if at_end[name].notna().any())
     return claim(
         Measured(
             [(f"{rules.slow_decay:g} over {rules.fast_decay:g}", found, FACTOR, Rule(below=1.0))],
