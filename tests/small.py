@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,14 @@ def edit(folder: Path, path: str, value: object) -> None:
 
 def append(file: Path, text: str) -> None:
     file.write_text(file.read_text() + text)
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    """A change of a study: the first `old` in a file of it becomes `new`."""
+
+    def change(study: Path) -> None:
+        text = (study / path).read_text()
+        assert old in text
+        (study / path).write_text(text.replace(old, new, 1))
+
+    return change

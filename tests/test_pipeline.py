@@ -17,7 +17,9 @@ import yaml
 from dvc.repo import Repo
 
 import plan
+import small
 from conftest import ROOT, clone, run
+from small import replace
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one worker reproduces the study once for all of these
 
@@ -75,7 +77,7 @@ def repro(study: Path, *arguments: str) -> list[str]:
 
 def outputs(study: Path) -> dict[str, bytes]:
     """Every byte that the pipeline wrote."""
-    folders = ("data", "models", "metrics", "plots", "report")
+    folders = ("data", "settings", "models", "metrics", "plots", "report")
     files = [path for folder in folders for path in (study / folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(study)): path.read_bytes() for path in files if path.name != ".gitignore"}
 
@@ -103,32 +105,11 @@ def copy(study: Path, tmp_path: Path) -> Path:
 
 
 def edit(*path: str, value: Any) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
-        tree = params(study)
-        at = tree
-        for key in path[:-1]:
-            at = at[key]
-        at[path[-1]] = value
-        write_params(study, tree)
-
-    return change
+    return lambda study: small.edit(study, ".".join(path), value)
 
 
 def append(file: str, text: str) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
-        with (study / file).open("a") as stream:
-            stream.write(text)
-
-    return change
-
-
-def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
-        text = (study / file).read_text()
-        assert old in text
-        (study / file).write_text(text.replace(old, new))
-
-    return change
+    return lambda study: small.append(study / file, text)
 
 
 def reverse_the_keys(study: Path) -> None:

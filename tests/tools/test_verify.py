@@ -14,7 +14,7 @@ import yaml
 import verify
 from bnstudy import run as run_stage
 from conftest import ROOT, run
-from small import append, edit, repro
+from small import append, edit, replace, repro
 
 pytestmark = [
     pytest.mark.xdist_group("small"),
@@ -79,15 +79,6 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
     path.chmod(before.st_mode)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
-        text = (study / path).read_text()
-        assert old in text
-        (study / path).write_text(text.replace(old, new, 1))
-
-    return change
 
 
 def snapshot(study: Path) -> dict[str, tuple[int, int]]:
