@@ -67,7 +67,8 @@ def test_one_that_fails_stops_only_what_needs_it_and_is_told_at_the_end(study: P
     assert left == "  not run, since they need these: evaluate"
 
     (study / "src/train.py").write_text(TRAIN.replace('"he"', '"x"'))
-    assert lines(run(study, *TOOL, "--jobs=2", "--each=2").stdout) == [*TRAINS, "evaluate"]
+    *trained, last = lines(run(study, *TOOL, "--jobs=2", "--each=2").stdout)
+    assert (sorted(trained), last) == (sorted(TRAINS), "evaluate")  # which of two jobs ends first is chance
     assert run(study, "dvc", "status", "--json").stdout.strip() == "{}"
 
 
