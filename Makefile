@@ -117,7 +117,7 @@ test: $(VENV)/test
 	ruff check
 	ruff format --check
 	mypy
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist worksteal
 
 LOCK = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
        --custom-compile-command "make lock" $(UV)

@@ -1,6 +1,7 @@
 """What several tests share: a throw-away copy of the study, and DVC run in it as a person would."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 import yaml
+from filelock import FileLock
 
 from bnstudy.params import load
 from bnstudy.settings import Setting, setting
@@ -29,6 +31,11 @@ ENVIRONMENT = {
     **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that both workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
 def setting_of(network: str = "batch_norm", steps: int = 6, batch_size: int = 16, **changes: Any) -> Setting:
@@ -67,6 +74,18 @@ def clone(folder: Path) -> Path:
     return folder
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder in which `make` was called, by the first of the test workers to ask; the others wait."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not (done := Path(f"{folder}.done")).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
 def write_params(folder: Path, **sections: dict[str, Any]) -> None:
     """The study's params.yaml in `folder`, with keys of its sections changed."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -78,11 +97,14 @@ def write_params(folder: Path, **sections: dict[str, Any]) -> None:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/prepared` of the sample: 3,500 training, 500 validation and 1,000 test images."""
-    folder = tmp_path_factory.mktemp("prepared")
-    write_params(folder, data={"source": "sample", "validation_size": 500})
-    for script in ("check", "fetch", "prepare"):
-        run(folder, sys.executable, str(ROOT / f"src/{script}.py"))
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_params(folder, data={"source": "sample", "validation_size": 500})
+        for script in ("check", "fetch", "prepare"):
+            run(folder, sys.executable, str(ROOT / f"src/{script}.py"))
+
+    return once(tmp_path_factory, "prepared", make)
 
 
 @pytest.fixture

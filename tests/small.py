@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import clone, run, write_params
+from conftest import clone, once, run, write_params
 
 ARMS, SEEDS = ["note_plain", "he"], [10]
 TRAINS = [f"train@{arm}-{seed}" for arm in ARMS for seed in SEEDS]
@@ -101,37 +101,43 @@ pathlib.Path("report/README.md").write_text(f"Claims: {len(claims)}.\\n")
 @pytest.fixture(scope="session")
 def unmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small study before its first run, committed."""
-    folder = clone(tmp_path_factory.mktemp("small") / "study")
-    (folder / "dvc.yaml").write_text(PIPELINE)
-    for name, text in SCRIPTS.items():
-        (folder / f"src/{name}.py").write_text(text)
-    arms = yaml.safe_load((folder / "params.yaml").read_text())["arms"]
-    write_params(
-        folder,
-        train={"batch_size": 16},
-        evaluation={"moments": [2]},
-        sweep={"networks": ["plain", "batch_norm"]},
-        refine={"finalists": ["without", "everywhere"]},
-        study={"arms": ARMS, "seeds": SEEDS},
-        arms={name: arms[name] | {"steps": 3} for name in ARMS},
-        long={"arm_seeds": [], "averages_seeds": []},
-        mechanism={"seeds": SEEDS},
-    )
-    (folder / "README.md").write_text("# Study\n\n<!-- headline -->\nClaims: 2.\n<!-- /headline -->\n\nMore.\n")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "small")
-    return folder
+
+    def make(folder: Path) -> None:
+        clone(folder)
+        (folder / "dvc.yaml").write_text(PIPELINE)
+        for name, text in SCRIPTS.items():
+            (folder / f"src/{name}.py").write_text(text)
+        arms = yaml.safe_load((folder / "params.yaml").read_text())["arms"]
+        write_params(
+            folder,
+            train={"batch_size": 16},
+            evaluation={"moments": [2]},
+            sweep={"networks": ["plain", "batch_norm"]},
+            refine={"finalists": ["without", "everywhere"]},
+            study={"arms": ARMS, "seeds": SEEDS},
+            arms={name: arms[name] | {"steps": 3} for name in ARMS},
+            long={"arm_seeds": [], "averages_seeds": []},
+            mechanism={"seeds": SEEDS},
+        )
+        (folder / "README.md").write_text("# Study\n\n<!-- headline -->\nClaims: 2.\n<!-- /headline -->\n\nMore.\n")
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "commit", "--quiet", "--message", "small")
+
+    return once(tmp_path_factory, "unmade", make)
 
 
 @pytest.fixture(scope="session")
 def made(unmade: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small study, reproduced once and committed, with its records."""
-    folder = Path(shutil.copytree(unmade, tmp_path_factory.mktemp("made") / "study"))
-    assert sorted(repro(folder)[0]) == sorted(ALL)
-    run(folder, "dvc", "push")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "results")
-    return folder
+
+    def make(folder: Path) -> None:
+        study = Path(shutil.copytree(unmade, folder / "study"))
+        assert sorted(repro(study)[0]) == sorted(ALL)
+        run(study, "dvc", "push")
+        run(study, "git", "add", "--all")
+        run(study, "git", "commit", "--quiet", "--message", "results")
+
+    return once(tmp_path_factory, "made", make) / "study"
 
 
 @pytest.fixture

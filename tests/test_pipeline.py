@@ -18,14 +18,12 @@ from dvc.repo import Repo
 
 import plan
 import small
-from conftest import ROOT, clone, run
+from conftest import ROOT, clone, once, run
 from small import replace
-
-pytestmark = pytest.mark.xdist_group("pipeline")  # one worker reproduces the study once for all of these
 
 # Small enough that a training takes a second beside its imports. Each pair of values goes into one section.
 SMALL: dict[str, dict[str, Any]] = {
-    "data": {"source": "sample", "validation_size": 500},
+    "data": {"source": "sample", "validation_size": 100},
     "train": {"batch_size": 32},
     "evaluation": {"moments": [5]},
     "sweep": {"networks": ["plain", "batch_norm_hidden"], "learning_rates": [0.01, 0.1], "seeds": [100], "steps": 4},
@@ -82,20 +80,23 @@ def outputs(study: Path) -> dict[str, bytes]:
     return {str(path.relative_to(study)): path.read_bytes() for path in files if path.name != ".gitignore"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study on the sample, reproduced once and committed."""
-    folder = clone(tmp_path_factory.mktemp("study"))
-    tree = params(folder)
-    for section, changes in SMALL.items():
-        tree[section] |= changes
-    for arm in tree["arms"].values():
-        arm["steps"] = 6
-    write_params(folder, tree)
-    assert sorted(repro(folder)) == sorted(ALL)
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "results")
-    return folder
+
+    def make(folder: Path) -> None:
+        clone(folder)
+        tree = params(folder)
+        for section, changes in SMALL.items():
+            tree[section] |= changes
+        for arm in tree["arms"].values():
+            arm["steps"] = 6
+        write_params(folder, tree)
+        assert sorted(repro(folder)) == sorted(ALL)
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "commit", "--quiet", "--message", "results")
+
+    return once(tmp_path_factory, "study", make)
 
 
 @pytest.fixture
@@ -137,41 +138,14 @@ def overrule(network: str, rate: float) -> Callable[[Path], None]:
             id="the decay",
         ),
         pytest.param(
-            edit("train", "learning_rate", "initial", value=0.05),
-            [*CHECK, "shortlist", "tune", *NOTE, *AVERAGES, *BELOW],
-            id="the note's rate",
-        ),
-        # Tuning parameters: no training, unless the chosen rate changes.
-        pytest.param(
-            edit("refine", "target", value=0.21),
-            [*CHECK, "shortlist", "tune", "report"],
-            id="the target of tuning, which chooses the same rates",
-        ),
-        pytest.param(
-            edit("refine", "seeds", value=[100, 102]),
-            [*CHECK, "shortlist", REFINE_PLAIN, REFINE_BATCH, "tune", "evaluate", "report"],
-            id="one more tuning seed, which chooses the same rates",
-        ),
-        pytest.param(
-            overrule("batch_norm_hidden", 0.3),
-            [*CHECK, "shortlist", REFINE_BATCH, "tune", *OWN, *WITH, *BELOW],
-            id="a rate that overrules the choice",
-        ),
-        pytest.param(
-            edit("averages", "decays", value=[0.95, 0.999, 1.0]),
-            [*CHECK, "tune", *AVERAGES[:2], *BELOW],
-            id="the decays of the averages",
-        ),
-        pytest.param(
             edit("study", "seeds", value=[10, 11, 12]),
             [*CHECK, "tune", "train@note_plain-12", "train@own_rate-12", "averages@12", "tolerance@with-12", *BELOW],
             id="one more seed",
         ),
         pytest.param(
-            add_an_arm, [*CHECK, "tune", "train@other-10", "train@other-11", "evaluate", "report"], id="one more arm"
-        ),
-        pytest.param(
-            edit("batch", "sizes", value=[16, 32]), [*CHECK, "batch@with-32", "evaluate", "report"], id="one more size"
+            edit("refine", "target", value=0.21),
+            [*CHECK, "shortlist", "tune", "report"],
+            id="the target of tuning, which chooses the same rates",
         ),
         pytest.param(edit("rules", "after", value=6), [*CHECK, *BELOW], id="a rule"),
         pytest.param(edit("plot", "width", value=5.0), [*CHECK, "plot", "report"], id="plot"),
@@ -196,6 +170,46 @@ def test_a_change_reruns_exactly_what_depends_on_it(
     assert will <= set(ran) <= {stage for stage, action in actions.items() if action in (plan.RUN, plan.MAY)}
     # What it threatens with and is not run hangs on the tuning: no more is known before.
     assert "shortlist" in ran or actions.keys() - set(ran) <= {"tune", "mechanism@10", *BELOW}
+
+
+@pytest.mark.parametrize(
+    ("change", "tuning", "stale"),
+    [
+        pytest.param(
+            edit("train", "learning_rate", "initial", value=0.05),
+            [*CHECK, "shortlist", "tune"],
+            [*NOTE, *AVERAGES[:2], "evaluate", "report"],
+            id="the note's rate",
+        ),
+        pytest.param(
+            edit("refine", "seeds", value=[100, 102]),
+            [*CHECK, "shortlist", REFINE_PLAIN, REFINE_BATCH, "tune"],
+            ["evaluate", "report"],
+            id="one more tuning seed, which chooses the same rates",
+        ),
+        pytest.param(
+            overrule("batch_norm_hidden", 0.3),
+            [*CHECK, "shortlist", REFINE_BATCH, "tune"],
+            [*OWN, *WITH, "evaluate", "report"],
+            id="a rate that overrules the choice",
+        ),
+        pytest.param(
+            add_an_arm,
+            [*CHECK, "tune"],
+            ["train@other-10", "train@other-11", "evaluate", "report"],
+            id="one more arm",
+        ),
+        pytest.param(edit("batch", "sizes", value=[16, 32]), CHECK, ["batch@with-32", "evaluate"], id="one more size"),
+    ],
+)
+def test_what_is_stale_once_the_rates_are_chosen(
+    copy: Path, change: Callable[[Path], None], tuning: list[str], stale: list[str]
+) -> None:
+    """The tuning runs; then `dvc status` names what a change reaches itself."""
+    change(copy)
+    assert repro(copy, "tune") == tuning
+    status = json.loads(run(copy, "dvc", "status", "--json").stdout)
+    assert sorted(status) == sorted(stale)
 
 
 TRAININGS = [SWEEP_PLAIN, SWEEP_BATCH, REFINE_PLAIN, REFINE_BATCH, *NOTE, *OWN, *AVERAGES, *WITH]

@@ -189,8 +189,7 @@ def test_batch_variance_is_right_to_float32() -> None:
     np.testing.assert_allclose(norm.moving_variance.detach(), expected, rtol=3e-6)
 
 
-@pytest.mark.parametrize("damage", ["truncated object", "empty index", "random object", "no place to write"])
-def test_a_damaged_cache_of_compiled_loops_is_compiled_again(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_cache_of_compiled_loops_is_compiled_again(tmp_path: Path) -> None:
     """Numba's own cache ends in a traceback there."""
     cache = tmp_path / "cache"
     code = """
@@ -199,19 +198,18 @@ from bnstudy.engine.fast_cpu import pooled
 print(pooled(torch.arange(16.0).view(1, 4, 4, 1), torch.zeros(1))[0].tolist())
 """
     environ = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NUMBA_CACHE_DIR": str(cache)}
-    if damage == "no place to write":
-        cache.write_text("a file")
 
     def call() -> str:
         done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    expected = call()
-    if damage != "no place to write":
-        objects, indices = list(cache.rglob("*.nbc")), list(cache.rglob("*.nbi"))
-        assert len(objects) == len(indices) == 1
-        for file in indices if damage == "empty index" else objects:
-            content = {"truncated object": file.read_bytes()[:100], "random object": os.urandom(500)}.get(damage, b"")
-            file.write_bytes(content)
-    assert call() == expected == "[[[[5.0, 0.0], [7.0, -2.0]], [[13.0, -8.0], [15.0, -10.0]]]]\n"
+    expected = "[[[[5.0, 0.0], [7.0, -2.0]], [[13.0, -8.0], [15.0, -10.0]]]]\n"
+    cache.write_text("a file")  # no place to write
+    assert call() == expected
+    cache.unlink()
+    assert call() == expected
+    for kind, content in (("*.nbc", None), ("*.nbi", b""), ("*.nbc", os.urandom(500))):
+        (damaged,) = cache.rglob(kind)
+        damaged.write_bytes(damaged.read_bytes()[:100] if content is None else content)
+        assert call() == expected

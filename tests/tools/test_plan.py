@@ -13,10 +13,7 @@ from conftest import run
 from plan import MAY, RESTORE, RUN, Plan, Step
 from small import ALL, TRAINS, append, edit, repro
 
-pytestmark = [
-    pytest.mark.xdist_group("small"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
-]
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 SWEEPS = ["sweep@plain", "sweep@batch_norm"]
 
 

@@ -16,10 +16,7 @@ import side_by_side
 from conftest import ENVIRONMENT, ROOT, run
 from small import TRAINS, edit
 
-pytestmark = [
-    pytest.mark.xdist_group("small"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
-]
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 TOOL = [sys.executable, str(ROOT / "tools/side_by_side.py")]
 TRAIN = """\
 import os, pathlib, sys, time

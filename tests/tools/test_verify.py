@@ -16,10 +16,7 @@ from bnstudy import run as run_stage
 from conftest import ROOT, run
 from small import append, edit, replace, repro
 
-pytestmark = [
-    pytest.mark.xdist_group("small"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC
-]
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 RUN = "train@note_plain-10"
 MODEL, HISTORY = "models/train/note_plain/10.safetensors", "metrics/train/note_plain/10.csv"
 WHAT = ["outputs", "cache", "records", "dvc.lock", "its history", "README.md"]
