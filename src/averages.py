@@ -28,6 +28,8 @@ def main() -> None:
     training = Run(f"averages/{seed}", params.runtime)
     determinants = [setting.model_dump(), averages.model_dump(include={"decays", "images", "precise_images"}), seed]
     checkpoint = training.checkpoint(training.name, setting.steps, determinants)
+    if params.runtime.tensorboard:
+        checkpoint.progress.to_tensorboard()
     network = build(setting.network.model_copy(update={"decay": 0.0}), seed, training.device)
     carried = Carried(network, setting, averages, seed)
     rows = history(network, setting, seed, checkpoint, evaluations(setting), tested(setting), carried)

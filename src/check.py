@@ -6,9 +6,10 @@ data/params.checked             says so
 settings/sweep/<network>.json   the setting of each network in the sweep, but for its rate, see `bnstudy.settings`
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from bnstudy import run
+from bnstudy import BadInput, run
 from bnstudy.files import whole_folder, write
 from bnstudy.params import load
 from bnstudy.settings import SETTINGS, setting
@@ -16,6 +17,8 @@ from bnstudy.settings import SETTINGS, setting
 
 def main() -> None:
     params = load()
+    if params.runtime.tensorboard and not find_spec("tensorboard"):
+        raise BadInput("runtime.tensorboard: true takes TensorBoard: pip install 'tensorboard>=2.19,<3'")
     steps, rate = params.sweep.steps, params.sweep.learning_rates[0]
     with whole_folder(SETTINGS / "sweep") as folder:
         for network in params.sweep.networks:

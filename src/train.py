@@ -28,6 +28,8 @@ def main() -> None:
 
     training = Run(f"train/{arm}/{seed}", params.runtime)
     checkpoint = training.checkpoint(training.name, setting.steps, [setting.model_dump(), seed])
+    if params.runtime.tensorboard:
+        checkpoint.progress.to_tensorboard()
     network = build(setting.network, seed, training.device)
     rows = history(network, setting, seed, checkpoint, evaluations(setting), tested(setting))
 

@@ -314,6 +314,7 @@ class Runtime(Section):
     threads: Annotated[Threads | Literal["all"], refused_as("is not a whole number from 1 to 1024 or the word all")]
     checkpoint_every: Annotated[Count | Literal["auto"], refused_as("is not a whole number above 0 or the word auto")]
     memory_fraction: PositiveFraction
+    tensorboard: bool
     mirrors: list[Mirror]
 
 

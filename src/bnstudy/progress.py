@@ -25,6 +25,14 @@ class Progress:
         self.bar = tqdm(total=steps, desc=name, unit="update", disable=None, smoothing=0.05, leave=False)
         self.started = self.said = time.monotonic()
         self.first = 0  # updates that were made before
+        self.writers = dict[str, Any]()  # TensorBoard's
+
+    def to_tensorboard(self) -> None:
+        """From here on, also write losses and accuracies for TensorBoard, one writer per split, as the note did."""
+        from tensorboard.summary import Writer
+
+        splits = ("train", "validation", "test")
+        self.writers = {split: Writer(f"logs/tensorboard/{self.name}/{split}") for split in splits}
 
     def resumed(self, step: int) -> None:
         print(f"{self.name}: going on after step {step}", file=sys.stderr)
@@ -36,6 +44,11 @@ class Progress:
 
     def evaluated(self, row: Any) -> None:
         """A row of the history, as `bnstudy.engine.rows` has it."""
+        for split, part in zip(self.writers, ("batch", "validation", "test"), strict=False):
+            for what in ("loss", "accuracy"):
+                if (value := getattr(row, f"{part}_{what}")) is not None:
+                    self.writers[split].add_scalar(what, value, row.step)
+            self.writers[split].flush()
         text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
         self.bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
@@ -46,6 +59,8 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+        for writer in self.writers.values():
+            writer.close()
 
 
 def log(name: str, environment: dict[str, Any], started: float) -> float:

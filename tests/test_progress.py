@@ -1,0 +1,47 @@
+"""What a training writes for TensorBoard, read back by TensorBoard itself."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ENVIRONMENT, ROOT, run, setting_of, write_params, write_setting
+
+READ = """\
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+events = EventAccumulator(sys.argv[1]).Reload()
+tags = events.Tags()["tensors"]
+print(json.dumps({tag: [[e.step, float(make_ndarray(e.tensor_proto))] for e in events.Tensors(tag)] for tag in tags}))
+"""
+
+
+def test_a_training_writes_its_history_for_tensorboard(in_prepared: Path) -> None:
+    write_params(in_prepared, runtime={"tensorboard": True})
+    write_setting("train/own_rate/0", setting_of(steps=6))
+    run(in_prepared, sys.executable, str(ROOT / "src/train.py"), "own_rate", "0")
+    history = pd.read_csv("metrics/train/own_rate/0.csv").set_index("step")
+    for split, part in (("train", "batch"), ("validation", "validation"), ("test", "test")):
+        read = [sys.executable, "-W", "ignore", "-c", READ, f"logs/tensorboard/train/own_rate/0/{split}"]
+        found = json.loads(subprocess.run(read, env=ENVIRONMENT, capture_output=True, text=True).stdout)
+        for what in ("loss", "accuracy"):
+            expected = history[f"{part}_{what}"].dropna()
+            assert dict(found[what]) == pytest.approx(expected.to_dict(), rel=1e-6)
+
+
+def test_without_tensorboard_nothing_begins(tmp_path: Path) -> None:
+    write_params(tmp_path, runtime={"tensorboard": True})
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u, sys\n"
+        "real = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'tensorboard' else real(name, *a)\n"
+    )
+    command = (sys.executable, str(ROOT / "src/check.py"))
+    done = run(tmp_path, *command, check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "error: runtime.tensorboard: true takes TensorBoard: pip install 'tensorboard>=2.19,<3'\n"
+    assert not (tmp_path / "data").exists()
