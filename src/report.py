@@ -26,6 +26,12 @@ from bnstudy.tuning import CHOICES, remark
 
 FIGURES, FIRST, CHANGES = Path("report/figures"), Path("data/first_version"), Path("docs/changes.md")
 ENVIRONMENT_FILE = Path("metrics/environment.json")
+DATA_NAMES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+    "sample": "5,000 digits of MNIST",
+}
 FLOOR = math.log1p(9 * math.exp(-10 / 3))  # of the loss where the logits have batch norm without a gain
 
 
@@ -131,9 +137,12 @@ def main() -> None:
     params = load()
     findings, choices = read_findings(), read_json(SETTINGS / "choices.json", CHOICES)
     changes = CHANGES.read_text(encoding="utf-8").partition("\n")[2].strip()
+    name = DATA_NAMES[params.data.source]
+    said = result(findings) if params.data.source == "mnist" else f"On {name}: {result(findings)}"
     known = {
+        "data_name": name,
         "findings": findings,
-        "result": result(findings),
+        "result": said,
         "pictures": pictures(),
         "summaries": summaries([*params.study.arms, AVERAGES_ARM]),
         "choices": choices,
@@ -157,7 +166,7 @@ def main() -> None:
 
     for name, page in pages.items():
         write(Path("report", name), page)
-    print(f"wrote report/index.html and report/README.md. {result(findings)}")
+    print(f"wrote report/index.html and report/README.md. {said}")
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import Request
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.datasets import MNIST
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 import fetch
+import prepare
 from bnstudy import run
-from bnstudy.archives import SAMPLE, SAMPLE_SHA256, extract
+from bnstudy.archives import DATA_SETS, SAMPLE, SAMPLE_SHA256, extract
 
 REPO = Path(__file__).parents[1]
 MNIST_FOLDER = REPO.parent / "shared" / "mnist"
@@ -52,7 +54,7 @@ FAULTS = {
     "empty": "wrong bytes: md5 d41d8cd98f00b204e9800998ecf8427e is not ",
     "page": "an HTML page, not the archive",
     "page-unnamed": "an HTML page, not the archive",
-    "endless": "more than 16,000,000 bytes, too large",
+    "endless": "more than 30,000,000 bytes, too large",
     "5000-digits": "wrong bytes: md5 [0-9a-f]{32} is not ",  # of length: it says nothing
     "redirect-off": r"a redirect is refused: http://mirror\.invalid/\S+ is not https://",
     "redirect-file": "302 .*not allowed",
@@ -256,7 +258,7 @@ def test_a_bad_mirror_gives_way_to_the_next(
     assert not any(
         path.startswith(f"/{fault}/") and NAMES[0] not in path for path in Mirror.asked
     )  # asked for one only
-    assert capsys.readouterr().out == f"fetched the four MNIST archives from {server}/good/\n"
+    assert capsys.readouterr().out == f"fetched the four archives of MNIST from {server}/good/\n"
 
 
 def test_when_all_fail_each_is_named_with_its_reason(server: str, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +334,7 @@ def test_the_deadline_ends_whatever_is_waited_for_and_is_gone_afterwards() -> No
 def test_public_mirrors_come_last_and_never_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNSTUDY_MIRROR", "file:///own")
     monkeypatch.setattr(MNIST, "mirrors", ["https://a.invalid/", "http://b.invalid/c/", "file:///own"])
-    mirrors = fetch.mnist_mirrors(["https://d.invalid"])
+    mirrors = fetch.mirrors_of("mnist", ["https://d.invalid"])
     assert mirrors == ["file:///own", "https://d.invalid", "https://a.invalid/", "https://b.invalid/c/"]
 
 
@@ -367,6 +369,46 @@ def test_a_process_succeeds(server: str, closed: str) -> None:
     done = stage(closed, BNSTUDY_MIRROR=f"{server}/good")
     assert (done.returncode, done.stderr) == (0, "")
     assert_fetched()
+
+
+@pytest.mark.parametrize(("source", "kind"), [("fashion_mnist", FashionMNIST), ("kmnist", KMNIST)])
+def test_other_data_of_the_same_form(
+    project: Path, server: str, source: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up archives, with the sums that torchvision would have of them."""
+    parts, archives = {"train": 60_000, "t10k": 10_000}, dict[str, bytes]()
+    for part, n in parts.items():
+        labels = np.arange(n, dtype=np.uint8) % 10
+        images = np.zeros((n, 28, 28), np.uint8)
+        images[:, 3, 4] = labels
+        for name, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
+            header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
+            archives[f"{part}-{name}-ubyte.gz"] = gzip.compress(header + array.tobytes(), 1)
+    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+    monkeypatch.setattr(kind, "resources", sums)
+    monkeypatch.setattr(kind, "mirrors", [])
+    monkeypatch.setattr(Mirror, "archives", archives)
+    monkeypatch.setenv("BNSTUDY_MIRROR", f"{server}/good")
+    params(source)
+    fetch.main()
+    assert_fetched()
+    prepare.main()
+    for split, n in (("train", 59_500), ("validation", 500), ("test", 10_000)):
+        images, labels = (np.load(f"data/prepared/{split}_{what}.npy") for what in ("images", "labels"))
+        assert images.shape == (n, 28, 28)
+        assert np.array_equal(images[:, 3, 4], labels)
+
+    short = gzip.compress(bytes(10_007))
+    monkeypatch.setattr(kind, "resources", [(NAMES[3], hashlib.md5(short).hexdigest())])
+    with pytest.raises(ValueError, match="length of the extracted bytes 10007 is not 10008"):
+        extract(NAMES[3], short, source)
+
+
+def test_no_public_mirror_of_any_data_is_asked_over_plain_http() -> None:
+    for source in DATA_SETS.keys() - {"mnist"}:  # whose mirrors these tests take away
+        mirrors = fetch.mirrors_of(source, [])
+        assert mirrors
+        assert all(mirror.startswith("https://") for mirror in mirrors)
 
 
 def test_the_sample_needs_no_download_and_no_torchvision(closed: str) -> None:

@@ -72,7 +72,9 @@ def test_links_lead_to_files(page: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(("source", "images"), [("mnist", 60_000), ("sample", 4_000)])
+@pytest.mark.parametrize(
+    ("source", "images"), [("mnist", 60_000), ("fashion_mnist", 60_000), ("kmnist", 60_000), ("sample", 4_000)]
+)
 def test_the_data_note_has_the_sizes(tmp_path: Path, source: str, images: int) -> None:
     assert f"| `{source}` | {images:,} less `data.validation_size` |" in (ROOT / "docs/data.md").read_text()
     tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"data": {"source": source, "validation_size": images}}

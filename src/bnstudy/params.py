@@ -149,11 +149,11 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    source: Literal["mnist", "sample"]
+    source: Literal["mnist", "fashion_mnist", "kmnist", "sample"]
     validation_size: Count
 
     def disagreements(self) -> Iterator[str]:
-        images = {"mnist": 60_000, "sample": 4_000}[self.source]
+        images = 4_000 if self.source == "sample" else 60_000
         if self.validation_size >= images:
             yield f"validation_size: {short(self.validation_size)} is not below {images}"
 
