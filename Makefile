@@ -1,5 +1,7 @@
 # make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one per core)
+# make ray    install Ray (240 MB), with which `make study` takes all cores and GPUs of this machine, or many machines
+#             (LAUNCH="--remote NAME --address auto", see docs/scale.md)
 # make plan   what `dvc repro` will run, what it may run, and why
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
 #             (then make study MISSING=--allow-missing: to add an arm or a seed to the committed results)
@@ -11,6 +13,7 @@
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
 # make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
 # make test   linters, type checker and every test
+# make test-launch  the tests of running on Ray: five minutes
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3
@@ -43,7 +46,7 @@ DEMO := -S data.source=sample -S data.validation_size=300 -S train.batch_size=64
         -S rules.note_target=0.8 -S rules.contest_target=0.85 -S rules.after=60 -S rules.frozen_after=80 \
         -S 'rules.judged_decays=[0.9,0.95]' -S rules.fast_decay=0.9 -S rules.slow_decay=0.95
 
-.PHONY: help venv read demo study plan records judge verify bench torture test lock
+.PHONY: help venv read demo ray study plan records judge verify bench torture test test-launch lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -69,9 +72,15 @@ $(READ)/read: requirements/read.lock
 	@$(READ)/bin/python tools/page.py
 	@touch $@
 
+ray: $(VENV)/ray
+$(VENV)/ray: requirements/launch.lock $(VENV)/study
+	@$(VENV)/bin/python $(INSTALL) -r $<
+	@touch $@
+
 study: venv
-	@python tools/side_by_side.py --jobs $(JOBS) $(MISSING)
-	dvc repro $(MISSING)
+	@if [ -e $(VENV)/ray ]; then PYTHONPATH=src python -m bnstudy.launch $(MISSING) $(LAUNCH); \
+	else echo "on this machine alone, without Ray (make ray)" && \
+	    python tools/side_by_side.py --jobs $(JOBS) $(MISSING) && dvc repro $(MISSING); fi
 
 # In a clone, so that this checkout stays as it is. DVC takes as long to start as a stage of the demo: five at a time.
 demo: venv
@@ -119,10 +128,14 @@ test: $(VENV)/test
 	mypy
 	pytest -n 2 --dist worksteal
 
+test-launch: $(VENV)/test $(VENV)/ray
+	pytest tests/test_launch.py
+
 LOCK = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
        --custom-compile-command "make lock" $(UV)
 lock:
 	$(LOCK) --universal pyproject.toml --extra train -o requirements/study.lock
 	$(LOCK) --universal pyproject.toml --constraint requirements/study.lock -o requirements/read.lock
 	$(LOCK) --universal pyproject.toml --extra train --extra test --constraint requirements/study.lock -o requirements/test.lock
+	$(LOCK) --universal pyproject.toml --extra train --extra launch --constraint requirements/study.lock -o requirements/launch.lock
 	$(LOCK) requirements/slim.in -o requirements/slim.lock

@@ -308,6 +308,11 @@ class Plot(Section):
     height: Inches
 
 
+class Launch(Section):
+    cpus: Annotated[Positive | Literal["auto"], refused_as("is not a number above 0 or the word auto")]
+    gpus: PositiveFraction
+
+
 class Runtime(Section):
     device: Device
     deterministic: bool
@@ -316,6 +321,7 @@ class Runtime(Section):
     memory_fraction: PositiveFraction
     tensorboard: bool
     mirrors: list[Mirror]
+    launch: Launch
 
 
 class Params(Section):

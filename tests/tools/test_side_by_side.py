@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import side_by_side
+from bnstudy import waves
 from conftest import ENVIRONMENT, ROOT, run
 from small import TRAINS, edit
 
@@ -79,7 +79,7 @@ def test_all_of_one_seed_before_the_next_and_the_rest_at_the_end() -> None:
         "mechanism@12",
         "train@a_2-10",
     ]
-    assert sorted(names, key=side_by_side.seed_of) == [
+    assert sorted(names, key=waves.seed_of) == [
         "train@he-2",
         "averages@2",
         "train@a_2-10",
@@ -92,7 +92,7 @@ def test_all_of_one_seed_before_the_next_and_the_rest_at_the_end() -> None:
 
 def test_the_chain_of_the_whole_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    needs = side_by_side.read_needs()
+    needs = waves.read_needs()
     above = [
         "check",
         "prepare",

@@ -1,0 +1,340 @@
+"""One stage in a workspace of its own: the driver's files, what the stage depends on, `dvc repro --single-item`.
+
+Ray takes this module along, so that a worker needs no file of the study before it unpacks them.
+
+python -m bnstudy.workspace      in a workspace: run its stage
+python workspace.py FILE.job     without Ray, as in a SLURM array: one of the jobs that `launch --export` wrote
+"""
+
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+JOB, RESULT, LOG = (f".dvc/tmp/launch.{name}" for name in ("job", "result", "log"))
+# A line of `bnstudy.progress`.
+LINE = re.compile(r"^\S+: (?P<step>\d+) of (?P<steps>\d+) updates, (?P<said>.+), (?P<left>\d+ min left)$", re.MULTILINE)
+SECONDS = 2.0  # between two looks at a run's states; 0.5 of it: between two reports of a run
+
+
+class Job(NamedTuple):
+    """One stage, and what a workspace for it needs beside the driver's files."""
+
+    stage: str
+    records: dict[str, Any]  # what dvc.lock has of the stages that it depends on
+    config: str  # .dvc/config.local
+    remote: str | None  # None: one machine, whose workspaces share the driver's cache and the folder `home`
+    home: str
+    batch_size: int | None  # None: several
+    threads: str | None  # the driver's OMP_NUM_THREADS
+
+
+class Entry(NamedTuple):
+    """A record in the run cache, of a stage that ran: `runs/<first two of key>/<key>/<value>`."""
+
+    key: str
+    value: str
+
+
+class Result(NamedTuple):
+    state: str  # done, failed or stopped (by Ctrl-C)
+    machine: str
+    log: str = ""
+    seconds: float = 0.0
+    entry: Entry | None = None
+
+
+class Board:
+    """Where the runs say how far they are, and hear whether to stop."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, dict[str, str]] = {}
+        self.stopping = False
+
+    def report(self, stage: str, line: dict[str, str]) -> bool:
+        self.lines[stage] = line
+        return self.stopping
+
+    def read(self) -> dict[str, dict[str, str]]:
+        return self.lines
+
+    def stop(self) -> None:
+        self.stopping = True
+
+
+def perform(job: Job, package: bytes, board: Any) -> Result:
+    """The Ray task. A failure is a result too."""
+    machine = socket.gethostname()
+
+    def stopping(line: dict[str, str]) -> bool:
+        # Not ray.get: a task that waits so gives its processors to another one.
+        return bool(board.report.remote(job.stage, {"machine": machine} | line).future().result())
+
+    return Result("stopped", machine) if stopping({}) else in_workspace(job, package, stopping)
+
+
+def in_workspace(job: Job, package: bytes, stopping: Callable[[dict[str, str]], bool]) -> Result:
+    """Run `job` in a new folder, removed at its end, telling `stopping` once a second how far it is."""
+    started, machine = time.time(), socket.gethostname()
+    scratch = Path(tempfile.gettempdir(), f"bnstudy-{os.getuid()}")
+    try:
+        scratch.mkdir(exist_ok=True, mode=0o700)
+        remove_abandoned(scratch)
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=scratch))
+        with (folder / "held").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                unpack(folder, job, package, scratch)
+                code = follow(folder, job, held.fileno(), stopping)
+                log = (folder / LOG).read_text(errors="replace")[-100_000:]
+                if code == 0:
+                    entry = Entry(*json.loads((folder / RESULT).read_text()))
+                    return Result("done", machine, log, time.time() - started, entry)
+                return Result("stopped" if code == -signal.SIGINT else "failed", machine, log, time.time() - started)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        return Result("failed", machine, f"error: {machine}: {error}\n", time.time() - started)
+
+
+def remove_abandoned(scratch: Path) -> None:
+    """Remove workspaces whose processes were killed: nobody holds their lock any more."""
+    for held in scratch.glob("run-*/held"):
+        with suppress(OSError), held.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(held.parent, ignore_errors=True)
+
+
+def unpack(folder: Path, job: Job, package: bytes, scratch: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(package)) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / ".dvc/tmp").mkdir(exist_ok=True)
+    (folder / ".dvc/config.local").write_text(job.config)
+    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": job.records}))
+    (folder / JOB).write_text(json.dumps(job._asdict()))
+    if job.remote is None:
+        for name in ("checkpoints", "logs"):
+            Path(job.home, name).mkdir(exist_ok=True)
+            (folder / name).symlink_to(Path(job.home, name))
+    else:  # a machine keeps what it has fetched, but of run-cache records each workspace only its own
+        (scratch / "files").mkdir(exist_ok=True)
+        (folder / ".dvc/cache").mkdir(exist_ok=True)
+        (folder / ".dvc/cache/files").symlink_to(scratch / "files")
+
+
+def follow(folder: Path, job: Job, held: int, stopping: Callable[[dict[str, str]], bool]) -> int:
+    """Run `work` in `folder`, and pass on its progress; its exit status, or -2 if it was told to stop."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray's, not ours
+    environment |= {"OMP_NUM_THREADS": job.threads} if job.threads else {}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(folder / "src"),
+        "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site"),
+    }
+    line, told = dict[str, str](), 0.0
+    first: tuple[int, float] | None = None  # updates, and when they were told
+    with (folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bnstudy.workspace"],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            process_group=0, pass_fds=[held],
+        )  # fmt: skip
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    code = process.wait(SECONDS / 2)
+                    return -signal.SIGINT if told and code else code
+                if (new := last_line(folder / LOG)) and new["step"] != line.get("step"):
+                    line, step, now = new, int(new["step"]), time.monotonic()
+                    if first is None or step < first[0]:  # of another of its trainings
+                        first = step, now
+                    elif job.batch_size:
+                        line["images"] = f"{(step - first[0]) * job.batch_size / (now - first[1]):,.0f}"
+                if stopping(line) and time.monotonic() - told > 60:  # a second signal ends a run unsaved
+                    told = time.monotonic()
+                    os.killpg(process.pid, signal.SIGINT)
+        finally:
+            if process.poll() is None:  # the driver is gone
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+
+
+def last_line(log: Path) -> dict[str, str] | None:
+    """The last line on progress in a log, by its parts."""
+    found = list(LINE.finditer(log.read_bytes()[-2000:].decode(errors="replace")))
+    return found[-1].groupdict() if found else None
+
+
+# In a workspace, in a process of its own.
+
+
+def work() -> int:
+    """Bring what the stage depends on, reproduce it alone, send its outputs and its record: objects first, so that
+    whoever finds a record finds what it names. Returns the exit status.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray blocks it
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    from dvc.cli import main as dvc
+    from dvc.repo import Repo
+
+    job = Job(**json.loads(Path(JOB).read_text()))
+    with Repo() as repo:
+        [stage] = repo.stage.collect(job.stage)
+        for out in needed(repo, stage):
+            if job.remote:
+                for objects in out.get_used_objs(remote=job.remote).values():
+                    repo.cloud.pull(objects, remote=job.remote)
+            out.checkout(force=True)
+        look_up(repo, stage, job.remote)
+        states = States(repo, job) if job.remote else None
+    code: int = dvc(["repro", "--single-item", job.stage])
+    if states:
+        states.close(finished=code == 0)
+    if code:
+        return code
+    with Repo() as repo, repo.lock:
+        [stage] = repo.stage.collect(job.stage)
+        entry = look_up(repo, stage, None)
+        if entry is None:
+            sys.exit(f"error: {job.stage} left no record in the run cache")
+        if job.remote:
+            send(repo, repo.stage_cache.get_used_objs([entry]), job.remote)
+            repo.stage_cache.push(job.remote)
+    Path(RESULT).write_text(json.dumps(entry))
+    return 0
+
+
+def end_with(parent: int) -> None:
+    """When the Ray worker was killed, stop what it started: a training saves its state."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(0, signal.SIGTERM)
+
+
+class States:
+    """The resume states of a run, kept on the remote while it runs, for a worker that goes on elsewhere."""
+
+    def __init__(self, repo: Any, job: Job) -> None:
+        remote = repo.cloud.get_remote(job.remote)
+        self.fs, self.path = remote.fs, remote.fs.join(remote.path, "states", job.stage)
+        self.sent: dict[Path, float] = {}
+        if self.fs.exists(self.path):
+            for source in self.fs.find(self.path):
+                target = Path("checkpoints", self.fs.relpath(source, self.path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.fs.get_file(source, str(target))
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+
+    def watch(self) -> None:
+        while not self.ended.wait(SECONDS):
+            with suppress(Exception):  # a state that does not travel costs time, not results
+                self.send()
+
+    def send(self) -> None:
+        for path in Path("checkpoints").rglob("*.state"):
+            if self.sent.get(path) != (changed := path.stat().st_mtime):
+                target = self.fs.join(self.path, path.relative_to("checkpoints").as_posix())
+                self.fs.makedirs(self.fs.parent(target), exist_ok=True)
+                self.fs.put_file(str(path), target + ".part")
+                self.fs.move(target + ".part", target)
+                self.sent[path] = changed
+
+    def close(self, finished: bool) -> None:
+        self.ended.set()
+        self.thread.join()
+        with suppress(Exception):
+            if not finished:
+                self.send()
+            elif self.fs.exists(self.path):
+                self.fs.remove(self.path, recursive=True)
+
+
+# With DVC, on both sides.
+
+
+def needed(repo: Any, stage: Any) -> list[Any]:
+    """The outputs in the cache that `stage` depends on: one itself, one in a folder, or a folder of which a part."""
+    paths = [Path(dep.fs_path) for dep in stage.deps]
+    outs = [out for need in repo.index.graph.successors(stage) for out in need.outs if out.use_cache]
+    return [
+        out
+        for out in outs
+        if any(Path(out.fs_path).is_relative_to(path) or path.is_relative_to(out.fs_path) for path in paths)
+    ]
+
+
+def send(repo: Any, objects: dict[Any, Any], remote: str) -> None:
+    for some in objects.values():
+        if failed := repo.cloud.push(some, remote=remote).failed:
+            raise OSError(f"{len(failed)} of {len(some)} files could not be sent to the remote {remote}")
+
+
+def look_up(repo: Any, stage: Any, remote: str | None) -> Entry | None:
+    """The newest entry for `stage` as its dependencies are now, if the files that it names are in the cache too, with
+    those of `remote`.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import _get_stage_hash
+
+    cache = repo.stage_cache
+    try:
+        stage.save_deps()
+        key = _get_stage_hash(stage)
+    except (DvcException, AssertionError):  # a dependency is not there
+        return None
+    if remote:
+        fetch_records(repo, key, remote)
+    found = sorted(Path(cache._get_cache_dir(key)).glob("[!.]*"), key=lambda path: path.stat().st_mtime)
+    if not found or not (record := cache._load_cache(key, found[-1].name)):
+        return None
+    entry = Entry(key, found[-1].name)
+    if remote:
+        fetch_files(repo, [entry], remote)
+    return entry if cache._create_stage(record, wdir=stage.wdir).outs_cached() else None
+
+
+def fetch_files(repo: Any, entries: Iterable[Entry], remote: str) -> None:
+    """Copy the files that `entries` name from `remote` into the cache."""
+    for objects in repo.stage_cache.get_used_objs(entries, remote=remote).values():
+        repo.cloud.pull(objects, remote=remote)
+
+
+def fetch_records(repo: Any, key: str, remote: str) -> None:
+    """Copy the records of `key` from `remote` into the run cache."""
+    there = repo.cloud.get_remote(remote)
+    source, folder = there.fs.join(there.path, "runs", key[:2], key), Path(repo.stage_cache._get_cache_dir(key))
+    for path in there.fs.find(source) if there.fs.exists(source) else []:
+        folder.mkdir(parents=True, exist_ok=True)
+        there.fs.get_file(path, str(folder / there.fs.name(path)))
+
+
+def one_of_an_array(path: Path) -> int:
+    """Run the job in `path`, without Ray; SIGINT or SIGTERM stops it with its state saved. Returns the exit status."""
+    told = list[int]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: told.append(number))
+    job = Job(**json.loads(path.read_text()))
+    result = in_workspace(job, path.with_name("package.tar.gz").read_bytes(), lambda _: bool(told))
+    print(result.log + f"{result.state} {job.stage} on {result.machine}")
+    return 0 if result.state == "done" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(one_of_an_array(Path(sys.argv[1])) if sys.argv[1:] else work())

@@ -1,0 +1,284 @@
+"""Runs side by side on a real Ray, through the real DVC: the lock of a serial `dvc repro`, and what faults do to it.
+
+The faults happen to the small study with a toy in place of its trainings, which counts in steps of a tenth of a second
+and keeps resume states as they do. What needs Ray is skipped where it is not installed: `make test-launch` installs it.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bnstudy.launch import NO_RAY, place
+from bnstudy.workspace import remove_abandoned
+from conftest import ENVIRONMENT, ROOT, run
+from small import ALL, TRAINS
+
+needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: make test-launch")
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
+COMMAND = (sys.executable, "-m", "bnstudy.launch")
+PLAIN, HE = "note_plain-10", "he-10"
+TOY = """\
+import os, signal, sys, time
+from pathlib import Path
+
+arm, seed = sys.argv[1:]
+name = f"{arm}-{seed}"
+steps = 100 if name in os.environ.get("LONG", "").split() else 1
+told, state = [], Path("checkpoints", name + ".state")
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: told.append(number))
+if name in os.environ.get("FAIL", "").split():
+    sys.exit("error: step 3: the loss is not finite")
+done = int(state.read_text()) if state.exists() else 0
+with Path(os.environ["TRAIL"]).open("a") as file:
+    file.write(f"{name} {done} {os.getpid()}\\n")
+for step in range(done + 1, steps + 1):
+    time.sleep(0.1)
+    print(f"{name}: {step} of {steps} updates, loss 0.5, validation accuracy 90.00%, 1 min left", file=sys.stderr)
+    state.parent.mkdir(exist_ok=True)
+    state.with_suffix(".part").write_text(str(step))
+    state.with_suffix(".part").replace(state)
+    if told:
+        sys.exit(128 + told[0])
+state.unlink(missing_ok=True)
+for kind, end in (("models", "safetensors"), ("metrics", "csv"), ("metrics", "json")):
+    path = Path(f"{kind}/train/{arm}/{seed}.{end}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"gpu": null, "processor": "a toy"}' if end == "json" else arm)
+"""
+
+
+def share(study: Path) -> Path:
+    """Give it a remote `shared`, a folder beside it."""
+    (study.parent / "shared").mkdir(exist_ok=True)
+    run(study, "dvc", "remote", "add", "--local", "--force", "shared", str(study.parent / "shared"))
+    return study
+
+
+@pytest.fixture
+def toy(copy: Path) -> Path:
+    """The small study with a toy in place of its trainings, which are all that is to be run, and `evaluate`."""
+    (copy / "src/train.py").write_text(TOY)
+    return share(copy)
+
+
+def environment(study: Path, **more: str) -> dict[str, str]:
+    scratch = study.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    names = {"PYTHONPATH": "src", "TRAIL": str(study.parent / "trail"), "TMPDIR": str(scratch)}
+    ray = {"RAY_TMPDIR": "/tmp", "RAY_worker_niceness": "0"}  # the names of its sockets have at most 107 bytes
+    return ENVIRONMENT | names | ray | more
+
+
+def launch(study: Path, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    return run(study, *COMMAND, *arguments, check=check, **environment(study, **more))
+
+
+def start(study: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """A launch that goes on beside the test, in a process group of its own, as a terminal would start it."""
+    return subprocess.Popen(
+        (*COMMAND, *arguments), cwd=study, env=environment(study, **more), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(printed: str) -> list[tuple[str, str]]:
+    """What it says of each stage, in that order."""
+    return re.findall(r"^(done|failed|restored|stopped) +(\S+)", printed, re.MULTILINE)
+
+
+def trail(study: Path) -> list[tuple[str, int, int]]:
+    """The trainings that began, in order, at which step, and their processes."""
+    path = study.parent / "trail"
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [(name, int(step), int(process)) for name, step, process in lines]
+
+
+def begun(study: Path) -> Counter[str]:
+    return Counter(name for name, *_ in trail(study))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def step(path: Path) -> int:
+    """How far the resume state in `path` is; 0 without one."""
+    return int((path.read_text() if path.exists() else "") or 0)
+
+
+def kill_worker(study: Path, name: str) -> None:
+    """Kill the Ray worker that this training runs below."""
+    [process] = [psutil.Process(process) for run, _, process in trail(study) if run == name]
+    [worker] = [parent for parent in process.parents() if parent.name().startswith("ray::")]
+    worker.kill()
+
+
+@needs_ray
+@pytest.mark.parametrize("remote", [(), ("--remote", "shared")], ids=["one machine", "a remote"])
+def test_the_lock_is_that_of_a_serial_run(unmade: Path, made: Path, tmp_path: Path, remote: tuple[str, ...]) -> None:
+    study = share(Path(shutil.copytree(unmade, tmp_path / "study")))
+    printed = launch(study, *remote).stdout
+    assert (study / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
+    assert sorted(ended(printed)) == sorted(("done", name) for name in ALL[2:])
+    assert "Running stage" not in printed[printed.index("done    evaluate") :]
+    assert all(
+        (study / path).read_bytes() == (made / path).read_bytes() for path in ("models/train/he/10.safetensors",)
+    )
+    assert not list((tmp_path / "scratch").glob("bnstudy-*/run-*"))
+
+
+@needs_ray
+def test_a_stage_that_fails_stops_only_what_needs_it(toy: Path) -> None:
+    done = launch(toy, check=False, FAIL=HE)
+    assert done.returncode == 1
+    assert sorted(ended(done.stdout)) == [("done", TRAINS[0]), ("failed", TRAINS[1])]
+    *_, failed, left = done.stderr.strip().splitlines()
+    assert failed == "  train@he-10: error: step 3: the loss is not finite (logs/study/train@he-10.log)"
+    assert "python src/train.py he 10" in (toy / "logs/study/train@he-10.log").read_text()
+    assert left == "  not run, since they need these: evaluate"
+    assert sorted(ended(launch(toy).stdout)) == [("done", "evaluate"), ("done", TRAINS[1])]
+    assert begun(toy) == {PLAIN: 1, HE: 1}
+
+
+@needs_ray
+@pytest.mark.parametrize("remote", [(), ("--remote", "shared")], ids=["one machine", "a remote"])
+def test_a_killed_worker_is_replaced_and_its_run_goes_on(toy: Path, remote: tuple[str, ...]) -> None:
+    launched = start(toy, *remote, LONG=PLAIN)
+    state = (toy.parent / f"shared/states/train@{PLAIN}" if remote else toy / "checkpoints") / f"{PLAIN}.state"
+    wait_for(lambda: step(state) > 5)
+    kill_worker(toy, PLAIN)
+    output, _ = launched.communicate(timeout=200)
+    assert launched.returncode == 0, output
+    first, second = [at for name, at, _ in trail(toy) if name == PLAIN]
+    assert first == 0
+    assert second > 5
+    assert not state.exists()
+    [scratch] = (toy.parent / "scratch").glob("bnstudy-*")
+    remove_abandoned(scratch)  # as the next launch does
+    assert not list(scratch.glob("run-*"))
+
+
+@needs_ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_every_run_and_the_next_launch_goes_on(toy: Path, number: int) -> None:
+    launched = start(toy, LONG=PLAIN)
+    wait_for(lambda: step(toy / f"checkpoints/{PLAIN}.state") > 3)
+    if number == signal.SIGINT:
+        os.killpg(launched.pid, number)  # as a terminal does
+    else:
+        launched.terminate()
+    output, _ = launched.communicate(timeout=60)
+    assert launched.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[signal.Signals(number)], output
+    assert "Traceback" not in output
+    assert not any(psutil.pid_exists(process) for *_, process in trail(toy))
+    launch(toy)
+    assert [at for name, at, _ in trail(toy) if name == PLAIN][1] > 3
+
+
+@needs_ray
+def test_a_killed_driver_started_again_redoes_nothing_that_was_sent(toy: Path) -> None:
+    launched = start(toy, "--remote", "shared", LONG=HE)
+    state = toy.parent / f"shared/states/train@{HE}/{HE}.state"
+    wait_for(lambda: step(state) > 3 and list(toy.parent.glob("shared/runs/*/*")))
+    launched.kill()
+    launched.communicate()
+    wait_for(lambda: not any(psutil.pid_exists(process) for *_, process in trail(toy)))
+    printed = launch(toy, "--remote", "shared").stdout
+    assert ("restored", TRAINS[0]) in ended(printed)
+    assert begun(toy) == {PLAIN: 1, HE: 2}
+    assert max(at for name, at, _ in trail(toy) if name == HE) > 3
+    elsewhere = Path(shutil.copytree(toy, toy.parent / "other/study", ignore=shutil.ignore_patterns("cache", "models")))
+    launch(elsewhere, "--remote", "shared")
+    assert not begun(elsewhere)
+
+
+@needs_ray
+def test_two_drivers_at_once_do_no_harm(toy: Path) -> None:
+    """Of two clones, to one remote; in one folder, the second is refused."""
+    other = Path(shutil.copytree(toy, toy.parent / "other/study"))
+    both = [start(folder, "--remote", "shared") for folder in (toy, other)]
+    wait_for((toy / ".dvc/tmp/launch.lock").exists)
+    wait_for(lambda: trail(toy))
+    refused = launch(toy, check=False)
+    assert (refused.returncode, refused.stderr) == (1, "error: another launch is under way in this folder\n")
+    for launched in both:
+        output, _ = launched.communicate(timeout=200)
+        assert launched.returncode == 0, output
+    assert (toy / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
+
+
+@needs_ray
+@pytest.mark.parametrize(("url", "says"), [("/nowhere", "no such folder"), ("/sys/kernel", "cannot be written")])
+def test_a_remote_that_is_down_or_read_only_is_said_before_anything_runs(toy: Path, url: str, says: str) -> None:
+    run(toy, "dvc", "remote", "add", "--local", "bad", url)
+    done = launch(toy, "--remote", "bad", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --remote bad: ")
+    assert says in done.stderr
+    assert not trail(toy)
+
+
+@needs_ray
+def test_a_full_disk_on_a_worker_is_named(toy: Path) -> None:
+    scratch = toy.parent / "scratch"
+    scratch.mkdir()
+    mounted = f"mount -t tmpfs -o size=100k tmpfs {scratch} && exec {' '.join(COMMAND)}"
+    unshare = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted)
+    if subprocess.run(("unshare", "-rm", "true"), capture_output=True).returncode:
+        pytest.skip("no name spaces here, to mount a small disk in")
+    done = run(toy, *unshare, check=False, **environment(toy))
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert not trail(toy)
+
+
+def test_without_ray_it_says_how_to_get_it(toy: Path) -> None:
+    hidden = "import sys; sys.modules['ray'] = None; import importlib.util; " \
+             "importlib.util.find_spec = lambda name, found=importlib.util.find_spec: name != 'ray' and found(name); " \
+             "from bnstudy import launch, run; run(launch.main)"  # fmt: skip
+    done = run(toy, sys.executable, "-c", hidden, check=False, **environment(toy))
+    assert (done.returncode, done.stderr) == (1, f"error: {NO_RAY}\n")
+    assert "\nray:" in (ROOT / "Makefile").read_text()
+
+
+def test_runs_of_a_seed_are_placed_on_one_kind_of_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    def node(processors: int, **labels: str) -> dict[str, Any]:
+        return {"Resources": {"CPU": processors}, "Labels": labels}
+
+    names = [f"train@{arm}-{seed}" for arm in ("plain", "he_2") for seed in range(9)]
+    names += [f"{part}@{seed}" for part in ("averages", "mechanism") for seed in range(9)]
+    names += ["sweep@plain", "batch@with-16"]
+    assert place([node(4), node(4)][:1], names, {}) == {}
+    assert set(place([node(4, machine="new"), node(8, machine="new")], names, {}).values()) == {"new"}
+    assert not capsys.readouterr().err
+    two = [node(8, machine="new"), node(4, machine="old")]
+    kinds = place(two, names, {})
+    for seed in range(9):
+        assert len({kinds[name] for name in names if name.endswith((f"-{seed}", f"@{seed}"))}) == 1
+    assert Counter(kinds[f"averages@{seed}"] for seed in range(9)) == {"new": 6, "old": 3}
+    assert kinds["sweep@plain"] == kinds["batch@with-16"] == "new"
+    assert place(two, ["train@plain-3", "train@plain-4"], {3: "old", 4: "new"}) == {
+        "train@plain-3": "old",
+        "train@plain-4": "new",
+    }
+    assert not capsys.readouterr().err
+    place(two, names, {3: "older"})
+    assert "seed 3 has run on older, which is not here" in capsys.readouterr().err
+    place([node(8, machine="new"), node(4)], names, {})
+    assert "not every machine says its kind" in capsys.readouterr().err
