@@ -15,7 +15,7 @@ import yaml
 import plot
 from bnstudy import BadInput
 from bnstudy.analysis.style import COLORS
-from conftest import ROOT, clone, run
+from conftest import ROOT, browse, clone, run
 from page import main as make_page
 from tables import LADDER, NETWORKS, write_charts, write_plots
 
@@ -97,6 +97,22 @@ def test_every_table_has_a_chart_and_every_template_a_table(study: Path, shown: 
     assert all(f"{name}.svg" in page for name in ("dip", "ladder", "rates"))
 
 
+def test_a_browser_draws_every_chart(study: Path) -> None:
+    run(study, "dvc", "plots", "show", "--out", "browsed")
+    marks = "chart.querySelectorAll('.role-mark :is(path, rect, line, text)').length"
+    (width, needed, charts, images), console = browse(
+        study / "browsed/index.html",
+        "[innerWidth, document.documentElement.scrollWidth,"
+        f" [...document.querySelectorAll('.vega-embed')].map(chart => {marks}),"
+        " [...document.images].map(image => image.naturalWidth)]",
+    )
+    assert needed <= width == 360
+    assert len(charts) == len(PLOTS)
+    assert len(images) == 3
+    assert all([*charts, *images])
+    assert console == []
+
+
 SERIES = {"curves": 2, "rates": len(NETWORKS), "tolerance": 2, "batch": 2, "dip": 2, "mechanism": 3}
 
 
@@ -138,4 +154,4 @@ def test_templates_and_pictures_share_their_colors() -> None:
     for name in ("accuracy", "rates", "batch", "mechanism"):
         assert templates[name]["encoding"]["color"]["scale"]["range"] == COLORS
     for template in templates.values():
-        assert template["$schema"].startswith("https://vega.github.io/schema/vega-lite/v5")
+        assert template["$schema"].startswith("https://vega.github.io/schema/vega-lite/v6")

@@ -21,7 +21,7 @@ import plot
 import report
 from bnstudy import BadInput
 from bnstudy.analysis.claim import MARKS
-from conftest import ROOT, run
+from conftest import ROOT, browse, run
 from tables import CHOICES, ENVIRONMENT, FINDINGS, write_json, write_plots, write_results
 
 PAGES = ["report/index.html", "report/README.md"]
@@ -77,6 +77,17 @@ class Page(HTMLParser):
 
 def text_of(folder: Path, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
+
+
+def test_a_browser_shows_the_page_on_a_phone(copy: Path) -> None:
+    (width, needed, images), console = browse(
+        copy / PAGES[0],
+        "[innerWidth, document.documentElement.scrollWidth, [...document.images].map(image => image.naturalWidth)]",
+    )
+    assert needed <= width == 360
+    assert len(images) == len(FIGURES)
+    assert all(images)
+    assert console == []
 
 
 def test_the_page_is_whole_and_needs_nothing_but_itself(whole: Path) -> None:
