@@ -97,27 +97,24 @@ def write_params(folder: Path, **sections: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def browse(page: Path, expression: str, width: int = 360) -> tuple[Any, list[str]]:
-    """What a JavaScript expression is in a real browser once `page` is drawn, and the messages on the console.
-
-    No name is resolved, so that a request which leaves the machine is a message.
-    """
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
+def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Open `page` in Chromium. No name is resolved, so that a request which leaves the machine fails."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not program:
         pytest.skip("needs Chromium")
+    quiet = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    quiet += " --disable-component-update --virtual-time-budget=20000"
+    apart = ("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'browser'}")
+    return run(page.parent, program, *quiet.split(), *apart, *options, page.as_uri())
+
+
+def browse(page: Path, expression: str, width: int = 360) -> tuple[Any, list[str]]:
+    """What a JavaScript expression is in a real browser once `page` is drawn, and the messages on the console."""
     tell = f"setTimeout(() => parent.document.title = JSON.stringify({expression}), 2000)"
     content = page.read_text(encoding="utf-8") + f"<script>addEventListener('load', () => {tell})</script>"
     frame = page.with_name("framed.html")  # a window has at least 500 pixels
     frame.write_text(f'<iframe width="{width}" height="800" srcdoc="{escape(content)}"></iframe>', encoding="utf-8")
-    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-    options += " --disable-component-update --enable-logging=stderr --virtual-time-budget=20000"
-    names = ("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'browser'}")
-    done = subprocess.run(
-        [chromium, *options.split(), *names, "--window-size=1300,900", "--dump-dom", frame.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = chromium(frame, "--enable-logging=stderr", "--window-size=1300,900", "--dump-dom")
     titles = re.findall("<title>(.+?)</title>", done.stdout)
     assert titles, done.stderr
     return json.loads(unescape(titles[0])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -21,7 +21,7 @@ import plot
 import report
 from bnstudy import BadInput
 from bnstudy.analysis.claim import MARKS
-from conftest import ROOT, browse, run
+from conftest import ROOT, browse, chromium, run
 from tables import CHOICES, ENVIRONMENT, FINDINGS, write_json, write_plots, write_results
 
 PAGES = ["report/index.html", "report/README.md"]
@@ -88,6 +88,11 @@ def test_a_browser_shows_the_page_on_a_phone(copy: Path) -> None:
     assert len(images) == len(FIGURES)
     assert all(images)
     assert console == []
+
+
+def test_it_prints_on_two_to_four_pages(copy: Path) -> None:
+    chromium(copy / PAGES[0], "--no-pdf-header-footer", "--print-to-pdf=printed.pdf")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", (copy / "report/printed.pdf").read_bytes())) <= 4
 
 
 def test_the_page_is_whole_and_needs_nothing_but_itself(whole: Path) -> None:
