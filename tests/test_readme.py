@@ -1,6 +1,7 @@
 """What the README says: findings that the build wrote, commands that are there, no more than a first reader takes."""
 
 import re
+from itertools import takewhile
 
 from conftest import ROOT
 
@@ -27,3 +28,12 @@ def test_its_targets_and_files_are_there() -> None:
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE)) <= {*targets, "help"}
     for link in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (ROOT / link).exists(), link
+
+
+def test_each_command_of_dvc_is_run_by_a_test() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    lines = [line for block in re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S) for line in block.splitlines()]
+    commands = [list(takewhile(str.isalpha, line.split())) for line in lines if line.startswith("dvc ")]
+    assert len(commands) >= 7
+    for words in commands:
+        assert ", ".join(f'"{word}"' for word in words) in tests, words
