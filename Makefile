@@ -84,11 +84,12 @@ study: venv
 
 # In a clone, so that this checkout stays as it is. DVC takes as long to start as a stage of the demo: five at a time.
 demo: venv
-	@rm -rf .demo && git clone --quiet . .demo
-	@cd .demo && python tools/page.py && dvc exp run --name demo $(DEMO) prepare
-	@cd .demo && python tools/side_by_side.py --jobs $(JOBS) --each 5
-	@cd .demo && dvc repro && dvc plots show --out page >/dev/null
-	@cd .demo && echo && python src/evaluate.py && echo
+	@mkdir .demo.lock 2>/dev/null || { echo "error: make demo is under way here already (else: rmdir .demo.lock)"; exit 1; }
+	@lock="$$PWD/.demo.lock"; trap 'rmdir "$$lock"' EXIT; trap 'exit 130' INT TERM; set -e; \
+	rm -rf .demo; git clone --quiet . .demo; cd .demo; \
+	python tools/page.py; dvc exp run --name demo $(DEMO) prepare; \
+	python tools/side_by_side.py --jobs $(JOBS) --each 5; \
+	dvc repro; dvc plots show --out page >/dev/null; echo; python src/evaluate.py; echo
 	@echo "report:   .demo/report/index.html"
 	@echo "pictures: .demo/report/figures/   the dip, the ladder, accuracy against rate"
 	@echo "charts:   .demo/page/index.html   what \`dvc plots show\` draws"
