@@ -68,7 +68,7 @@ def test_a_run_carries_what_runs_of_each_decay_have(in_prepared: Path) -> None:
 def test_an_interrupted_run_carries_on(in_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows and averages of one that was not interrupted, from a state between two evaluations."""
     expected, rows = carry(network())
-    cut = Checkpoint("averages/0", 5, [], CPU, PARAMS.runtime.model_copy(update={"checkpoint_every": 3}))
+    cut = Checkpoint("averages/cut", 5, [], CPU, PARAMS.runtime.model_copy(update={"checkpoint_every": 3}))
     with monkeypatch.context() as patch:
         patch.setattr(cut, "save", lambda state: (Checkpoint.save(cut, state), sys.exit("stopped")))
         with pytest.raises(SystemExit, match="stopped"):
