@@ -207,7 +207,7 @@ def test_what_is_stale_once_the_rates_are_chosen(
 ) -> None:
     """The tuning runs; then `dvc status` names what a change reaches itself."""
     change(copy)
-    assert repro(copy, "tune") == tuning
+    assert sorted(repro(copy, "tune")) == sorted(tuning)  # the order of siblings is DVC's own
     status = json.loads(run(copy, "dvc", "status", "--json").stdout)
     assert sorted(status) == sorted(stale)
 
