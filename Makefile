@@ -89,10 +89,13 @@ demo: venv
 	rm -rf .demo; git clone --quiet . .demo; cd .demo; \
 	python tools/page.py; dvc exp run --name demo $(DEMO) prepare; \
 	python tools/side_by_side.py --jobs $(JOBS) --each 5; \
-	dvc repro; dvc plots show --out page >/dev/null; echo; python src/evaluate.py; echo
+	dvc repro; git add --all; \
+	git -c user.name=bnstudy -c user.email=demo@localhost commit --quiet --message "The study in small"; \
+	dvc plots show >/dev/null; echo; python src/evaluate.py; echo
 	@echo "report:   .demo/report/index.html"
 	@echo "pictures: .demo/report/figures/   the dip, the ladder, accuracy against rate"
-	@echo "charts:   .demo/page/index.html   what \`dvc plots show\` draws"
+	@echo "charts:   .demo/dvc_plots/index.html   what \`dvc plots show\` draws"
+	@echo "next:     docs/tour.md   change one number, and see what reruns"
 
 plan: venv
 	@python tools/plan.py

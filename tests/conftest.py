@@ -65,9 +65,9 @@ def clone(folder: Path) -> Path:
     """The working tree's study files in a git repository of their own, without data, results or cache."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
-    wanted = ("src/", ".dvc/", "dvc.yaml", "params.yaml", "data/first_version/", "docs/", ".gitignore", ".dvcignore")
+    wanted = ("src/", "tools/plan.py", ".dvc/", "dvc.yaml", "params.yaml", "data/first_version/", "docs/")
     for name in listed.split("\0"):
-        if name.startswith(wanted) and (ROOT / name).is_file():
+        if name.startswith((*wanted, ".gitignore", ".dvcignore")) and (ROOT / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 
 import plan
 import small
+import tour
 from conftest import ROOT, clone, once, run
 from small import replace
 
@@ -246,16 +247,6 @@ def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy:
     assert outputs(copy) == before
 
 
-def test_changed_and_changed_back_restores_from_the_run_cache(copy: Path) -> None:
-    before, committed = outputs(copy), (copy / "params.yaml").read_text()
-    edit("averages", "decays", value=[0.95, 1.0])(copy)
-    assert sorted(repro(copy)) == sorted([*CHECK, "tune", *AVERAGES[:2], *BELOW])
-    (copy / "params.yaml").write_text(committed)
-    # Seconds: what these write in git, or keep, switches the run cache off.
-    assert repro(copy) == ["check", "tune", "evaluate", "report"]
-    assert outputs(copy) == before
-
-
 def test_a_removed_seed_and_arm_leave_no_trace(copy: Path) -> None:
     edit("study", "arms", value=["note_plain"])(copy)
     edit("study", "seeds", value=[10])(copy)
@@ -298,13 +289,23 @@ def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:
     assert run(study, "git", "status", "--porcelain").stdout == ""
 
 
-def test_params_metrics_and_plots_show_what_an_experiment_changed(copy: Path) -> None:
-    run(copy, "dvc", "exp", "run", "--set-param", "rules.contest_target=0.05")
-    assert "rules.contest_target" in run(copy, "dvc", "params", "diff").stdout
-    assert "updates_to_5" in run(copy, "dvc", "metrics", "diff").stdout
-    assert "rules.contest_target" in run(copy, "dvc", "exp", "show", "--csv").stdout
-    run(copy, "dvc", "plots", "show", "--out", "page")
-    assert "accuracy" in (copy / "page/index.html").read_text()
+def test_every_command_of_the_tour(copy: Path) -> None:
+    """On a study that is smaller still: so what is printed differs in numbers, and in how many stages it names."""
+    before = outputs(copy)
+    shown, printed = (tour.outputs(text) for text in (tour.TEXT, tour.play(tour.TEXT, copy)))
+    assert [(command, bool(out)) for command, out in printed] == [(command, bool(out)) for command, out in shown]
+    everywhere = [dict(outs) for outs in (shown, printed)]
+    for outs in everywhere:
+        assert re.search(r"train.decay +0.9\d* +0.8", outs["dvc params diff"])
+        assert "own_rate.json" in outs["dvc metrics diff"]
+        assert "Running stage 'tune'" in outs["dvc repro | grep Running"]
+    for repros in ([out for command, out in outs if command.startswith("dvc repro")] for outs in (shown, printed)):
+        changed, back = (set(re.findall("'(.+)'", out)) for out in repros)
+        assert {"train@own_rate-10", "train@own_rate-11"} <= changed
+        assert not {"train@note_plain-10", "train@note_plain-11"} & changed
+        assert back == {"check", "shortlist", "tune", "evaluate", "report"}
+    made = outputs(copy)
+    assert {path for path in before if made.get(path) != before[path]} == set()
 
 
 NOT_TO_READ = {"torch", "numba", "torchvision", "safetensors", "mlxtend"}  # the extra `train` of pyproject.toml

@@ -267,7 +267,7 @@ def told(found: Plan, logs: Path = Path("logs")) -> list[str]:
         groups.setdefault(step.reasons, {}).setdefault(step.action, []).append(step.stage)
     lines = []
     for why, actions in groups.items():
-        more = [f"and {len(why) - 3} more changes"] if len(why) > 3 else []
+        more = [f"and {len(why) - 3} more"] if len(why) > 3 else []
         lines += [textwrap.shorten(reason, WIDTH, placeholder=" …") for reason in [*why[:3], *more]]
         for action, stages in actions.items():
             note = "from the run cache" if action == RESTORE else duration(stages, found, logs)
