@@ -20,7 +20,7 @@ from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, read_findings
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.files import write
 from bnstudy.params import load
-from bnstudy.records import read_csv
+from bnstudy.records import read_csv, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
 from bnstudy.tuning import CHOICES, remark
 
@@ -149,6 +149,7 @@ def main() -> None:
         "first": first_version(),
         "changes": changes,
         "made_with": made_with(read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))),
+        "reproductions": [f"{again.told()} ({again.study})" for again in read_reproductions()],
         "level": LEVEL,
         "marks": MARKS,
         "floor": FLOOR,

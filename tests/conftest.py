@@ -65,7 +65,16 @@ def clone(folder: Path) -> Path:
     """The working tree's study files in a git repository of their own, without data, results or cache."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
-    wanted = ("src/", "tools/plan.py", ".dvc/", "dvc.yaml", "params.yaml", "data/first_version/", "docs/")
+    wanted = (
+        "src/",
+        "tools/plan.py",
+        ".dvc/",
+        "dvc.yaml",
+        "params.yaml",
+        "data/first_version/",
+        "docs/",
+        "reproductions/",
+    )
     for name in listed.split("\0"):
         if name.startswith((*wanted, ".gitignore", ".dvcignore")) and (ROOT / name).is_file():
             target = folder / name

@@ -79,6 +79,17 @@ def text_of(folder: Path, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
+def test_it_lists_who_made_a_run_again(copy: Path) -> None:
+    report.main()
+    assert "No run, so far." in Path("report/index.html").read_text()
+    run(copy, "cp", "-r", str(ROOT / "reproductions"), ".")
+    report.main()
+    page = Page(Path("report/index.html").read_text())
+    told = "batch_norm_hidden-4, made on AMD Zen 5, AVX512, again on AMD Zen 4, AVX512: the same bytes (first version)."
+    assert told in unescape(re.sub("<.*?>", "", Path("report/index.html").read_text()))
+    assert not page.open
+
+
 def test_a_browser_shows_the_page_on_a_phone(copy: Path) -> None:
     (width, needed, images), console = browse(
         copy / PAGES[0],

@@ -9,6 +9,7 @@ what no check can find.
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -37,8 +38,10 @@ from bnstudy import BadInput, run
 from bnstudy.engine import device as devices
 from bnstudy.engine.models import from_file
 from bnstudy.engine.training import evaluate, tensors
+from bnstudy.files import write
 from bnstudy.params import PARAMS_FILE, describe, load
-from bnstudy.settings import Variant
+from bnstudy.records import REPRODUCTIONS, Reproduction
+from bnstudy.settings import Variant, to_json
 from plan import Plan, found_md5, md5, plan
 
 LOCK = Path("dvc.lock")
@@ -339,23 +342,73 @@ def evaluate_again(study: Study) -> Check:
     return check(f"{same} networks give the last row of their histories", wrong, missing)
 
 
-def run_again(study: Study, stage: str, temporary: Path) -> Check:
-    """Make a run again in the environment of the first time; compare the bytes."""
+def run_again(study: Study, stage: str, temporary: Path, record: bool = False) -> Check:
+    """Make a run again in the environment of the first time; compare the bytes.
+
+    To `record` the outcome it is made again on another kind of machine too, and the tables are compared there.
+    """
     made, other = made_in(study, stage)
-    if other:
-        return "not here", other
+    if not made or (other and not record):
+        return "not here", other or "in what environment it was made"
     with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
         again, one = Again(study, folder), study.lock.stages[stage]
-        again.change(runtime=runtime_of(made))
+        with contextlib.suppress(BadInput):
+            devices.find(made["device"])
+            again.change(runtime=runtime_of(made))
         if missing := again.bring(*(dep for dep in one.deps if not dep.path.startswith("src/"))):
             return "not here", listed(missing)
-        wrong = again.run(stage) or again.compare(one.outs)
-    return check(f"its {len(one.outs)} outputs come out the same", wrong)
+        if wrong := again.run(stage):
+            return "FAILED", listed(wrong)
+        tables = [out for out in one.outs if out.path.endswith(".csv")]
+        differ = again.compare(tables if other else one.outs)
+        if record:
+            write_record(study, stage, again, made, not differ)
+    if other:
+        return "differs" if differ else "ok", f"{other}; its tables come out {'otherwise' if differ else 'the same'}"
+    return check(f"its {len(one.outs)} outputs come out the same", differ)
+
+
+def last_accuracy(table: bytes) -> float:
+    *_, last = csv.DictReader(io.StringIO(table.decode()))
+    return float(last["validation_accuracy"])
+
+
+def write_record(study: Study, stage: str, again: Again, made: dict[str, Any], same: bool) -> None:
+    """Add the outcome to reproductions/, which the report lists."""
+    outs = study.lock.stages[stage].outs
+    history = max((out for out in outs if out.path.endswith(".csv")), key=lambda out: out.path)
+    environment = study.lock.stages[stage].environment()
+    assert environment
+    accuracies = seeds = None
+    if not same:
+        recorded = find_bytes(study, history)
+        if recorded:
+            accuracies = last_accuracy(recorded), last_accuracy((again.folder / history.path).read_bytes())
+        siblings = [
+            o for s in study.known().values() for o in s.outs if Path(o.path).parent == Path(history.path).parent
+        ]
+        every = [
+            last_accuracy(rows) for out in siblings if out.path.endswith(".csv") and (rows := find_bytes(study, out))
+        ]
+        seeds = (min(every), max(every))
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    found = Reproduction(
+        study=commit,
+        run=stage,
+        made_in=made,
+        again_in=json.loads((again.folder / environment.path).read_bytes()),
+        same=same,
+        accuracies=accuracies,
+        seeds=seeds,
+    )
+    content = to_json(found.model_dump())
+    write(REPRODUCTIONS / f"{stage.replace('@', '-')}-{md5(content)[:8]}.json", content)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="the run to make again, such as train@note_plain-10; else one picked at random")
+    parser.add_argument("--record", action="store_true", help="add its outcome to reproductions/, whatever the machine")
     parser.add_argument("--no-retrain", action="store_true", help="make none again: half an hour less")
     arguments = parser.parse_args()
     load()
@@ -377,7 +430,7 @@ def main() -> None:
     }
     if runs and not arguments.no_retrain:
         name = arguments.run or secrets.choice(runs)
-        again[f"{name} again"] = lambda: run_again(study, name, temporary)
+        again[f"{name} again"] = lambda: run_again(study, name, temporary, arguments.record)
     sound = "FAILED" not in states.values()
     for what, make in again.items():
         tell(what, make() if sound else ("left out", "a check above failed"))

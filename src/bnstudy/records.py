@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from bnstudy import BadInput
 from bnstudy.engine.grid import evaluations, tested
@@ -16,8 +16,35 @@ from bnstudy.engine.rows import AveragesRow, HistoryRow, MechanismRow, Row, Shor
 from bnstudy.params import Averages, Batch, Mechanism, Refine, Study, Sweep, Tolerance
 from bnstudy.settings import read_json, read_setting
 
-METRICS = Path("metrics")
+METRICS, REPRODUCTIONS = Path("metrics"), Path("reproductions")
 Environment = dict[str, str | int | bool | None]  # as `bnstudy.engine.device` tells it
+
+
+class Reproduction(BaseModel):
+    """A run that was made again, as `make verify VERIFY=--record` leaves it in `reproductions/`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str  # "first version", or the commit
+    run: str  # its stage
+    made_in: Environment
+    again_in: Environment
+    same: bool  # every byte; between kinds of machines, which models name, every table
+    accuracies: tuple[float, float] | None  # if not: the last validation accuracy, recorded and again …
+    seeds: tuple[float, float] | None  # … and the least and greatest that were recorded for all its seeds
+
+    def told(self) -> str:
+        made, again = (f"{where['processor']}" for where in (self.made_in, self.again_in))
+        on = f"on {again}" if made == again else f"made on {made}, again on {again}"
+        if self.same:
+            return f"{self.run}, {on}: the same bytes"
+        old, new = self.accuracies or (float("nan"),) * 2
+        among = f"; its seeds: {self.seeds[0]:.2%} to {self.seeds[1]:.2%}" if self.seeds else ""
+        return f"{self.run}, {on}: {new:.2%} in place of {old:.2%}{among}"
+
+
+def read_reproductions() -> list[Reproduction]:
+    return [read_json(path, TypeAdapter(Reproduction)) for path in sorted(REPRODUCTIONS.glob("*.json"))]
 
 
 def read_environment(name: str) -> Environment:

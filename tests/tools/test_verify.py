@@ -13,6 +13,7 @@ import yaml
 
 import verify
 from bnstudy import run as run_stage
+from bnstudy.records import Reproduction, read_reproductions
 from conftest import ROOT, run
 from small import append, edit, replace, repro
 
@@ -145,6 +146,31 @@ def test_a_run_from_another_kind_of_machine(copy: Path, fact: str, value: str) -
     assert state == "not here"
     assert text.startswith(f"made on another kind of machine: {fact} {value} (here: ")
     assert verify.evaluate_again(study)[0] == "ok"  # it comes out all the same
+    state, text = verify.run_again(study, RUN, copy / ".dvc/tmp", record=True)
+    assert (state, text.rpartition("; ")[2]) == ("ok", "its tables come out the same")
+    (again,) = (one for one in read_reproductions() if one.run == RUN)
+    assert (again.same, again.made_in[fact], again.accuracies) == (True, value, None)
+    assert again.again_in == verify.made_in(verify.read_study(), "train@he-10")[0]
+
+
+def test_a_record_of_other_bytes(copy: Path) -> None:
+    """As between kinds of machines: recorded with the accuracy beside that of the seeds."""
+    path = copy / HISTORY
+    *rows, last = path.read_text().splitlines()
+    values = dict(zip(rows[0].split(","), last.split(","), strict=True)) | {"validation_accuracy": "0.999"}
+    path.write_text("\n".join([*rows, ",".join(values.values())]) + "\n")
+    run(copy, "dvc", "commit", "--force", RUN)
+    before = set(copy.glob("reproductions/*"))
+    assert verify.run_again(verify.read_study(), RUN, copy / ".dvc/tmp", record=True)[0] == "FAILED"
+    (new,) = set(copy.glob("reproductions/*")) - before
+    found = Reproduction.model_validate_json(new.read_text())
+    assert found.study == run(copy, "git", "rev-parse", "--short=12", "HEAD").stdout.strip()
+    assert not found.same
+    assert found.accuracies
+    assert found.accuracies[0] == 0.999
+    assert found.accuracies[1] < 0.9
+    assert found.seeds == (0.999, 0.999)
+    assert "in place of 99.90%; its seeds: 99.90% to 99.90%" in found.told()
 
 
 def flip_cached(study: Path) -> None:
