@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,12 @@ def step(path: Path) -> int:
     return int((path.read_text() if path.exists() else "") or 0)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def kill_worker(study: Path, name: str) -> None:
     """Kill the Ray worker that this training runs below."""
     [process] = [psutil.Process(process) for run, _, process in trail(study) if run == name]
@@ -141,6 +149,104 @@ def test_the_lock_is_that_of_a_serial_run(unmade: Path, made: Path, tmp_path: Pa
         (study / path).read_bytes() == (made / path).read_bytes() for path in ("models/train/he/10.safetensors",)
     )
     assert not list((tmp_path / "scratch").glob("bnstudy-*/run-*"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a Ray cluster of two, each with one processor, a scratch folder and the label of this machine."""
+    kind = run(ROOT, *COMMAND, "--machine", PYTHONPATH=str(ROOT / "src")).stdout.strip()
+    where = "import ray.util; print(ray.util.get_node_ip_address())"  # Ray takes 127.0.0.1 for this
+    address = f"{run(ROOT, sys.executable, '-c', where).stdout.strip()}:{free_port()}"
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    start += ["--num-cpus=1", f"--labels=machine={kind}"]
+    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets lie there, and names of sockets are short
+    head = ["--head", "--include-dashboard=false", f"--port={address.partition(':')[2]}", f"--temp-dir={short}"]
+    ask = f"import ray; ray.init('{address}', logging_level='error'); print(len(ray.nodes()))"
+    count, token = (sys.executable, "-c", ask), {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    raylets = []
+    try:
+        for name, options in (("one", head), ("two", [f"--address={address}"])):
+            (tmp_path / name).mkdir()
+            environment = ENVIRONMENT | token | {"TMPDIR": str(tmp_path / name)}
+            raylets.append(subprocess.Popen([*start, *options], env=environment, stdout=subprocess.DEVNULL))
+            wait_for(lambda: run(ROOT, *count, check=False, **token).stdout.split() == [str(len(raylets))])
+        yield address
+    finally:
+        for raylet in reversed(raylets):
+            raylet.terminate()
+            raylet.wait()
+        shutil.rmtree(short, ignore_errors=True)
+
+
+@needs_ray
+def test_a_cluster_of_two_machines_that_share_a_remote_alone(
+    unmade: Path, made: Path, tmp_path: Path, cluster: str
+) -> None:
+    study = share(Path(shutil.copytree(unmade, tmp_path / "study")))
+    printed = launch(study, "--remote", "shared", "--address", cluster)
+    assert sorted(ended(printed.stdout)) == sorted(("done", name) for name in ALL[2:])
+    assert "warning" not in printed.stderr
+    assert (study / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
+    assert all(list((tmp_path / name).glob("bnstudy-*/files/md5/*")) for name in ("one", "two"))
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """A remote on a real sshd of its own: its configuration in DVC, and the environment that has the key to it."""
+    sshd, port, home = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"), free_port(), tmp_path / "home/.ssh"
+    if not (sshd and find_spec("dvc_ssh")):
+        pytest.skip("needs sshd and dvc-ssh")
+    home.mkdir(parents=True, mode=0o700)
+    for key in (home / "id_ed25519", tmp_path / "host"):
+        run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    kind, public = (tmp_path / "host.pub").read_text().split()[:2]
+    (home / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {public}\n")
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {home}/id_ed25519.pub\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it drops its privileges
+    process = subprocess.Popen([sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config")], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        yield {"url": f"ssh://127.0.0.1:{port}{tmp_path}/there"}, {"HOME": str(tmp_path / "home")}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def s3() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """A remote on a mock of S3 that is a server of its own."""
+    if not (find_spec("moto") and find_spec("dvc_s3")):
+        pytest.skip("needs moto[server] and dvc-s3")
+    endpoint = f"http://127.0.0.1:{(port := free_port())}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        make = f"import boto3; boto3.client('s3', endpoint_url={endpoint!r}).create_bucket(Bucket='bucket')"
+        run(ROOT, sys.executable, "-c", make, **keys)
+        yield {"url": "s3://bucket/study", "endpointurl": endpoint}, keys
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@needs_ray
+@pytest.mark.parametrize("kind", ["ssh", "s3"])
+def test_a_remote_over_a_network(unmade: Path, made: Path, tmp_path: Path, kind: str, request: Any) -> None:
+    """Nobody but the environment has the keys."""
+    options, keys = request.getfixturevalue(kind)
+    study = Path(shutil.copytree(unmade, tmp_path / "study"))
+    run(study, "dvc", "remote", "add", "--local", kind, options.pop("url"))
+    for name, value in options.items():
+        run(study, "dvc", "remote", "modify", "--local", kind, name, value)
+    assert sorted(ended(launch(study, "--remote", kind, **keys).stdout)) == sorted(("done", name) for name in ALL[2:])
+    assert (study / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
+    shutil.rmtree(study / ".dvc/cache")
+    assert set(ended(launch(study, "--remote", kind, **keys).stdout)) == {("restored", name) for name in ALL[2:]}
 
 
 @needs_ray

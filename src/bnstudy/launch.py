@@ -94,6 +94,8 @@ class Launch:
 
     def start_ray(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self.address:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does
         import ray
 
         self.ray = ray
@@ -113,7 +115,7 @@ class Launch:
         if cpus > most:
             raise BadInput(f"runtime.launch.cpus: no machine has {cpus:g} processors, only {most:g}")
         gpus = runtime.launch.gpus if "GPU" in ray.cluster_resources() and runtime.device != "cpu" else 0
-        self.task = ray.remote(perform).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
+        self.task, self.takes = ray.remote(perform), {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RETRIES}
         self.board = ray.remote(Board).options(num_cpus=0).remote()
 
     def run_on_ray(self, jobs: dict[str, Job]) -> dict[str, str]:
@@ -124,8 +126,8 @@ class Launch:
         kinds = place(self.nodes, list(jobs), recorded_kinds())
         refs, results = dict[Any, str](), dict[str, Result]()
         for name, job in jobs.items():
-            task = self.task.options(label_selector={"machine": kinds[name]}) if name in kinds else self.task
-            refs[task.remote(job, package, self.board)] = name
+            on = {"machine": kinds[name]} if name in kinds else None
+            refs[self.task.options(**self.takes, label_selector=on).remote(job, package, self.board)] = name
         try:
             self.watch(refs, results)
         except KeyboardInterrupt:
