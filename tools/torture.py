@@ -78,7 +78,9 @@ class Setting(NamedTuple):
     def study(self) -> Path:
         """The study reproduced without interruption, with the tools."""
         folder = clone(self.folder / "study")
-        shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
         shutil.copy(ROOT / "Makefile", folder)
         configure(folder)
         assert not dvc(folder).wait(600), printed(folder)
