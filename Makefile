@@ -13,7 +13,7 @@
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
 # make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
 # make test   linters, type checker and every test
-# make test-launch  the tests of running on Ray: five minutes
+# make test-launch  the tests of running on Ray: ten minutes
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3
@@ -132,7 +132,11 @@ test: $(VENV)/test
 	mypy
 	pytest -n 2 --dist worksteal
 
-test-launch: $(VENV)/test $(VENV)/ray
+$(VENV)/remotes: requirements/remotes.lock $(VENV)/ray
+	@$(VENV)/bin/python $(INSTALL) -r $<
+	@touch $@
+
+test-launch: $(VENV)/test $(VENV)/remotes
 	pytest tests/test_launch.py
 
 LOCK = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
@@ -142,4 +146,5 @@ lock:
 	$(LOCK) --universal pyproject.toml --constraint requirements/study.lock -o requirements/read.lock
 	$(LOCK) --universal pyproject.toml --extra train --extra test --constraint requirements/study.lock -o requirements/test.lock
 	$(LOCK) --universal pyproject.toml --extra train --extra launch --constraint requirements/study.lock -o requirements/launch.lock
+	$(LOCK) --universal pyproject.toml --extra train --extra launch --extra remotes --constraint requirements/launch.lock -o requirements/remotes.lock
 	$(LOCK) requirements/slim.in -o requirements/slim.lock

@@ -84,11 +84,12 @@ def test_the_data_note_has_the_sizes(tmp_path: Path, source: str, images: int) -
 
 
 def test_the_locks_agree_and_reading_needs_none_of_the_heavy_packages() -> None:
-    read, study, test = (
+    read, study, test, launch, remotes = (
         set(re.findall(r"^[\w.-]+==[^ ]+", (ROOT / f"requirements/{name}.lock").read_text(), re.MULTILINE))
-        for name in ("read", "study", "test")
+        for name in ("read", "study", "test", "launch", "remotes")
     )
     assert read < study < test
+    assert study < launch < remotes
     packages = {pin.partition("==")[0] for pin in read}
     assert {"dvc", "pandas", "matplotlib"} <= packages
     assert not packages & {"torch", "triton", "numba", "torchvision", "safetensors", "mlxtend"}
