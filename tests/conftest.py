@@ -117,13 +117,13 @@ def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return run(page.parent, program, *quiet.split(), *apart, *options, page.as_uri())
 
 
-def browse(page: Path, expression: str, width: int = 360) -> tuple[Any, list[str]]:
+def browse(page: Path, expression: str, *options: str, width: int = 360) -> tuple[Any, list[str]]:
     """What a JavaScript expression is in a real browser once `page` is drawn, and the messages on the console."""
     tell = f"setTimeout(() => parent.document.title = JSON.stringify({expression}), 2000)"
     content = page.read_text(encoding="utf-8") + f"<script>addEventListener('load', () => {tell})</script>"
     frame = page.with_name("framed.html")  # a window has at least 500 pixels
     frame.write_text(f'<iframe width="{width}" height="800" srcdoc="{escape(content)}"></iframe>', encoding="utf-8")
-    done = chromium(frame, "--enable-logging=stderr", "--window-size=1300,900", "--dump-dom")
+    done = chromium(frame, "--enable-logging=stderr", "--window-size=1300,900", "--dump-dom", *options)
     titles = re.findall("<title>(.+?)</title>", done.stdout)
     assert titles, done.stderr
     return json.loads(unescape(titles[0])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
