@@ -369,8 +369,9 @@ def run_again(study: Study, stage: str, temporary: Path, record: bool = False) -
 
 
 def last_accuracy(table: bytes) -> float:
+    """In the last row, by the validation split where the table tells it apart."""
     *_, last = csv.DictReader(io.StringIO(table.decode()))
-    return float(last["validation_accuracy"])
+    return float(last.get("validation_accuracy") or last["accuracy"])
 
 
 def write_record(study: Study, stage: str, again: Again, made: dict[str, Any], same: bool) -> None:
@@ -380,19 +381,15 @@ def write_record(study: Study, stage: str, again: Again, made: dict[str, Any], s
     environment = study.lock.stages[stage].environment()
     assert environment
     accuracies = seeds = None
-    if not same:
-        recorded = find_bytes(study, history)
-        if recorded:
-            accuracies = last_accuracy(recorded), last_accuracy((again.folder / history.path).read_bytes())
-        siblings = [
-            o for s in study.known().values() for o in s.outs if Path(o.path).parent == Path(history.path).parent
-        ]
-        every = [
-            last_accuracy(rows) for out in siblings if out.path.endswith(".csv") and (rows := find_bytes(study, out))
-        ]
-        seeds = (min(every), max(every))
+    if not same and (recorded := find_bytes(study, history)):
+        accuracies = last_accuracy(recorded), last_accuracy((again.folder / history.path).read_bytes())
+        folder = Path(history.path).parent
+        tables = [out for one in study.known().values() for out in one.outs if Path(out.path).parent == folder]
+        found = [find_bytes(study, out) for out in tables if out.path.endswith(".csv")]
+        every = [last_accuracy(table) for table in found if table]
+        seeds = min(every), max(every)
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
-    found = Reproduction(
+    reproduction = Reproduction(
         study=commit,
         run=stage,
         made_in=made,
@@ -401,7 +398,7 @@ def write_record(study: Study, stage: str, again: Again, made: dict[str, Any], s
         accuracies=accuracies,
         seeds=seeds,
     )
-    content = to_json(found.model_dump())
+    content = to_json(reproduction.model_dump())
     write(REPRODUCTIONS / f"{stage.replace('@', '-')}-{md5(content)[:8]}.json", content)
 
 
