@@ -1,13 +1,20 @@
-"""What a training writes for TensorBoard, read back by TensorBoard itself."""
+"""What a training shows on a terminal, and what it writes for TensorBoard, read back by TensorBoard itself."""
 
+import fcntl
 import json
+import os
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from bnstudy import progress
 from conftest import ENVIRONMENT, ROOT, run, setting_of, write_params, write_setting
 
 READ = """\
@@ -31,6 +38,34 @@ def test_a_training_writes_its_history_for_tensorboard(in_prepared: Path) -> Non
         for what in ("loss", "accuracy"):
             expected = history[f"{part}_{what}"].dropna()
             assert dict(found[what]) == pytest.approx(expected.to_dict(), rel=1e-6)
+
+
+def test_a_terminal_shows_one_bar(in_prepared: Path) -> None:
+    write_params(in_prepared)
+    write_setting("train/own_rate/0", setting_of(steps=60))
+    terminal, inside = os.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    command = [sys.executable, str(ROOT / "src/train.py"), "own_rate", "0"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+    shown = b""
+    with suppress(OSError):  # which tells its end on Linux
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert process.wait() == 0
+    parts = r"train/own_rate/0: .*/60 \[.+<.+, loss [\d.]+, validation accuracy [\d.]+%, ([\d,]+) images/s\]"
+    speeds = re.findall(parts, shown.decode())
+    assert speeds, shown
+    assert all(int(speed.replace(",", "")) > 0 for speed in speeds)
+    assert b"train/own_rate/0: 60 updates, test accuracy" in shown
+
+
+def test_names_lead_to_the_size_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_setting("sweep/plain", setting_of(batch_size=32))
+    assert progress.batch_size("sweep/plain/0.1-100") == 32
+    assert progress.batch_size("sweep/other/0.1-100") is None
 
 
 def test_without_tensorboard_nothing_begins(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Progress:
     """The progress of the training `name`, of `steps` updates: a bar on a terminal, else a line now and then."""
 
     def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps = name, steps
+        self.name, self.steps, self.batch_size = name, steps, batch_size(name)
         self.bar = tqdm(total=steps, desc=name, unit="update", disable=None, smoothing=0.05, leave=False)
         self.started = self.said = time.monotonic()
         self.first = 0  # updates that were made before
@@ -50,7 +50,9 @@ class Progress:
                     self.writers[split].add_scalar(what, value, row.step)
             self.writers[split].flush()
         text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
-        self.bar.set_postfix_str(text, refresh=False)
+        rate = self.bar.format_dict["rate"]
+        images = f", {rate * self.batch_size:,.0f} images/s" if rate and self.batch_size else ""
+        self.bar.set_postfix_str(text + images, refresh=False)
         now = time.monotonic()
         if self.bar.disable and now - self.said > SECONDS and row.step < self.steps:
             left = (now - self.started) / (row.step - self.first) * (self.steps - row.step)
@@ -61,6 +63,14 @@ class Progress:
         self.bar.close()
         for writer in self.writers.values():
             writer.close()
+
+
+def batch_size(name: str) -> int | None:
+    """Images per update of the training `name`, by its setting or the one that it shares; None if none is named so."""
+    for path in (Path("settings", f"{part}.json") for part in (name, *Path(name).parents)):
+        with suppress(OSError, ValueError, KeyError):
+            return int(json.loads(path.read_text(encoding="utf-8"))["batch_size"])
+    return None
 
 
 def log(name: str, environment: dict[str, Any], started: float) -> float:
