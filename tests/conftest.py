@@ -79,23 +79,30 @@ def clone(folder: Path) -> Path:
         if name.startswith((*wanted, ".gitignore", ".dvcignore")) and (ROOT / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
+            shutil.copy2(ROOT / name, target)  # with its time, by which Numba knows what it has compiled
+    for loop in (ROOT / (compiled := "src/bnstudy/engine/__pycache__")).glob("*.nb[ci]"):
+        (folder / compiled).mkdir(exist_ok=True)
+        shutil.copy2(loop, folder / compiled)
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "study")
     return folder
 
 
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder in which `make` was called, by the first of the test workers to ask; the others wait."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, in which `make` was called, by the first of several processes to ask; the others wait."""
     with FileLock(f"{folder}.lock"):
         if not (done := Path(f"{folder}.done")).exists():
             shutil.rmtree(folder, ignore_errors=True)
             make(folder)
             done.touch()
     return folder
+
+
+def shared(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A path that the test workers share."""
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
 
 
 def write_params(folder: Path, **sections: dict[str, Any]) -> None:
@@ -139,7 +146,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for script in ("check", "fetch", "prepare"):
             run(folder, sys.executable, str(ROOT / f"src/{script}.py"))
 
-    return once(tmp_path_factory, "prepared", make)
+    return once(shared(tmp_path_factory, "prepared"), make)
 
 
 @pytest.fixture

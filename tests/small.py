@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import clone, once, run, write_params
+from conftest import clone, once, run, shared, write_params
 
 ARMS, SEEDS = ["note_plain", "he"], [10]
 TRAINS = [f"train@{arm}-{seed}" for arm in ARMS for seed in SEEDS]
@@ -123,7 +123,7 @@ def unmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(folder, "git", "add", "--all")
         run(folder, "git", "commit", "--quiet", "--message", "small")
 
-    return once(tmp_path_factory, "unmade", make)
+    return once(shared(tmp_path_factory, "unmade"), make)
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +137,7 @@ def made(unmade: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(study, "git", "add", "--all")
         run(study, "git", "commit", "--quiet", "--message", "results")
 
-    return once(tmp_path_factory, "made", make) / "study"
+    return once(shared(tmp_path_factory, "made"), make) / "study"
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ from dvc.repo import Repo
 import plan
 import small
 import tour
-from conftest import ROOT, clone, once, run
+from conftest import ROOT, clone, once, run, shared
 from small import replace
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 
 # Small enough that a training takes a second beside its imports. Each pair of values goes into one section.
 SMALL: dict[str, dict[str, Any]] = {
@@ -81,23 +83,31 @@ def outputs(study: Path) -> dict[str, bytes]:
     return {str(path.relative_to(study)): path.read_bytes() for path in files if path.name != ".gitignore"}
 
 
+def on_the_sample(folder: Path, **chosen: list[Any]) -> Path:
+    """The study on the sample, not yet run; `chosen` takes the place of its seeds or arms."""
+    clone(folder)
+    tree = params(folder)
+    for section, changes in SMALL.items():
+        tree[section] |= changes
+    tree["study"] |= chosen
+    for arm in tree["arms"].values():
+        arm["steps"] = 6
+    write_params(folder, tree)
+    run(folder, "git", "commit", "--quiet", "--all", "--message", "small")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study on the sample, reproduced once and committed."""
 
     def make(folder: Path) -> None:
-        clone(folder)
-        tree = params(folder)
-        for section, changes in SMALL.items():
-            tree[section] |= changes
-        for arm in tree["arms"].values():
-            arm["steps"] = 6
-        write_params(folder, tree)
+        on_the_sample(folder)
         assert sorted(repro(folder)) == sorted(ALL)
         run(folder, "git", "add", "--all")
         run(folder, "git", "commit", "--quiet", "--message", "results")
 
-    return once(tmp_path_factory, "study", make)
+    return once(shared(tmp_path_factory, "study"), make)
 
 
 @pytest.fixture
@@ -129,15 +139,21 @@ def overrule(network: str, rate: float) -> Callable[[Path], None]:
     return edit("networks", network, "rate", value=rate)
 
 
+def planned(study: Path) -> dict[str, str]:
+    """What `make plan` says of each stage that it names."""
+    with Repo(study) as repo:
+        return {step.stage: step.action for step in plan.plan(repo).steps}
+
+
+def held(said: dict[str, str], ran: set[str]) -> None:
+    """What it says will run did run; what ran, it said will run or may run."""
+    will = {stage for stage, action in said.items() if action == plan.RUN}
+    assert will <= ran <= {stage for stage, action in said.items() if action in (plan.RUN, plan.MAY)}
+
+
 @pytest.mark.parametrize(
     ("change", "reruns"),
     [
-        # Of networks that have moving averages, and of nothing else.
-        pytest.param(
-            edit("train", "decay", value=0.5),
-            [*CHECK, SWEEP_BATCH, "shortlist", REFINE_BATCH, "tune", *OWN, *AVERAGES, *WITH, *BELOW],
-            id="the decay",
-        ),
         pytest.param(
             edit("study", "seeds", value=[10, 11, 12]),
             [*CHECK, "tune", "train@note_plain-12", "train@own_rate-12", "averages@12", "tolerance@with-12", *BELOW],
@@ -157,20 +173,17 @@ def overrule(network: str, rate: float) -> Callable[[Path], None]:
         pytest.param(append("src/averages.py", "# a remark\n"), AVERAGES[:2], id="a script"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 def test_a_change_reruns_exactly_what_depends_on_it(
     copy: Path, change: Callable[[Path], None], reruns: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(copy)
     monkeypatch.chdir(copy)
-    with Repo(copy) as study:
-        actions = {step.stage: step.action for step in plan.plan(study).steps}
+    change(copy)
+    said = planned(copy)
     ran = repro(copy)
     assert sorted(ran) == sorted(reruns)
-    will = {stage for stage, action in actions.items() if action == plan.RUN}
-    assert will <= set(ran) <= {stage for stage, action in actions.items() if action in (plan.RUN, plan.MAY)}
+    held(said, set(ran))
     # What it threatens with and is not run hangs on the tuning: no more is known before.
-    assert "shortlist" in ran or actions.keys() - set(ran) <= {"tune", "mechanism@10", *BELOW}
+    assert "shortlist" in ran or said.keys() - set(ran) <= {"tune", "mechanism@10", *BELOW}
 
 
 @pytest.mark.parametrize(
@@ -240,10 +253,19 @@ def test_what_a_change_makes_stale(copy: Path, change: Callable[[Path], None], s
     assert sorted(status) == sorted(stale)
 
 
-def test_a_second_run_does_nothing_and_a_forced_third_gives_the_same_bytes(copy: Path) -> None:
+def test_a_second_run_does_nothing_and_forced_ones_give_the_same_bytes(copy: Path) -> None:
+    """A training keeps its state until DVC has recorded its results."""
     before = outputs(copy)
     assert repro(copy) == []
-    assert sorted(repro(copy, "--force")) == sorted(ALL)
+    edit("runtime", "checkpoint_every", value=1)(copy)
+    trainings = [SWEEP_PLAIN, REFINE_BATCH, NOTE[0], AVERAGES[0], WITH[0], WITH[-1]]
+    assert repro(copy, "--force", "--single-item", *trainings) == trainings
+    states = {path.relative_to(copy / "checkpoints") for path in (copy / "checkpoints").rglob("*") if path.is_file()}
+    assert {path.suffix for path in states} == {".finished"}
+    assert {f"{path.parts[0]}" for path in states} == {name.partition("@")[0] for name in trainings}
+    others = ["fetch", "prepare", "shortlist", "tune", "mechanism@10", *BELOW]
+    assert repro(copy, "--force", "--single-item", *others) == others
+    assert not [path for path in (copy / "checkpoints").rglob("*") if path.is_file()]
     assert outputs(copy) == before
 
 
@@ -257,16 +279,6 @@ def test_a_removed_seed_and_arm_leave_no_trace(copy: Path) -> None:
     curves = pd.read_csv(copy / "plots/curves.csv")
     assert set(curves["arm"]) == {"note_plain", "note_batch_norm"}
     assert set(curves["seed"]) == {10}
-
-
-def test_a_run_keeps_its_state_until_dvc_has_recorded_its_results(copy: Path) -> None:
-    edit("runtime", "checkpoint_every", value=1)(copy)
-    repro(copy, "--force", "--single-item", NOTE[0], AVERAGES[0], SWEEP_PLAIN)
-    runs = ("train/note_plain/10", "averages/10", *(f"sweep/plain/{rate}-100" for rate in (0.01, 0.1)))
-    states = {str(path.relative_to(copy)) for path in (copy / "checkpoints").rglob("*") if path.is_file()}
-    assert states == {f"checkpoints/{name}.finished" for name in runs}
-    repro(copy, "--force", "--single-item", "evaluate")
-    assert not any((copy / name).exists() for name in states)
 
 
 @pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "x'; touch owned; '", "ünï code"])
@@ -289,9 +301,17 @@ def test_git_stays_clean_of_data_weights_and_histories(study: Path) -> None:
     assert run(study, "git", "status", "--porcelain").stdout == ""
 
 
-def test_every_command_of_the_tour(copy: Path) -> None:
-    """On a study that is smaller still: so what is printed differs in numbers, and in how many stages it names."""
+def test_every_command_of_the_tour(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a study that is smaller still: so what is printed differs in numbers, and in how many stages it names.
+
+    It changes the decay, of which all depends that has moving averages, and nothing else.
+    """
     before = outputs(copy)
+    monkeypatch.chdir(copy)
+    unchanged = (copy / "params.yaml").read_text()
+    edit("train", "decay", value=0.8)(copy)
+    said = planned(copy)
+    (copy / "params.yaml").write_text(unchanged)
     shown, printed = (tour.outputs(text) for text in (tour.TEXT, tour.play(tour.TEXT, copy)))
     assert [(command, bool(out)) for command, out in printed] == [(command, bool(out)) for command, out in shown]
     everywhere = [dict(outs) for outs in (shown, printed)]
@@ -299,11 +319,13 @@ def test_every_command_of_the_tour(copy: Path) -> None:
         assert re.search(r"train.decay +0.9\d* +0.8", outs["dvc params diff"])
         assert "own_rate.json" in outs["dvc metrics diff"]
         assert "Running stage 'tune'" in outs["dvc repro | grep Running"]
-    for repros in ([out for command, out in outs if command.startswith("dvc repro")] for outs in (shown, printed)):
-        changed, back = (set(re.findall("'(.+)'", out)) for out in repros)
-        assert {"train@own_rate-10", "train@own_rate-11"} <= changed
-        assert not {"train@note_plain-10", "train@note_plain-11"} & changed
+    for pairs in (shown, printed):
+        changed, back = (set(re.findall("'(.+)'", out)) for command, out in pairs if command.startswith("dvc repro"))
+        assert set(OWN) <= changed
+        assert not set(NOTE) & changed
         assert back == {"check", "shortlist", "tune", "evaluate", "report"}
+    assert changed == {*CHECK, SWEEP_BATCH, "shortlist", REFINE_BATCH, "tune", *OWN, *AVERAGES, *WITH, *BELOW}
+    held(said, changed)
     made = outputs(copy)
     assert {path for path in before if made.get(path) != before[path]} == set()
 
