@@ -1,10 +1,10 @@
-"""What the study is put through, and whether it survives: `make torture`. Twenty minutes, so no part of the tests.
+"""What the study is put through, and whether it survives: `make torture`, in a quarter of an hour.
 
     python tools/torture.py [--kills 20] [--seed 7] [--only kills saves] [--cases 10]
 
 The real stages and the real DVC, on the sample, in folders of their own. Prints what did not survive and a table, and
-exits with 1 if there was any. Every random choice comes from the seed that it prints first. Mirrors that lie, random
-parameters, and damaged inputs and saved states of a single stage are in tests/.
+exits with 1 if there was any. Two rows go on at a time; random choices come from the row and from the seed that is
+printed first. Mirrors that lie, random parameters, and damaged inputs and saved states of a single stage are in tests/.
 """
 
 import argparse
@@ -20,8 +20,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -40,7 +41,7 @@ import verify
 from bnstudy import files, run
 from bnstudy.params import load
 from bnstudy.settings import setting as setting_of
-from conftest import ENVIRONMENT, ROOT, clone, write_params
+from conftest import ENVIRONMENT, ROOT, clone, once, write_params
 
 STARTED: list[int] = []  # sessions
 Case = tuple[str, str, list[str]]  # the row of the table, what was tried, and what was wrong with how it ended
@@ -63,28 +64,30 @@ class Setting(NamedTuple):
         """All of `cases` in a random order, or as many as were asked for."""
         return self.random.sample(cases, min(len(cases), self.cases or len(cases)))
 
-    @cache  # noqa: B019
     def data(self) -> Path:
         """A folder with the sample's data, small parameters and the setting of `TRAIN`."""
-        folder = self.folder / "data only"
-        folder.mkdir()
-        configure(folder)
-        for main in (fetch.main, prepare.main):
-            ended = call(folder, main)
-            assert not ended.code, ended.text
-        return folder
 
-    @cache  # noqa: B019
+        def make(folder: Path) -> None:
+            folder.mkdir()
+            configure(folder)
+            for main in (fetch.main, prepare.main):
+                ended = call(folder, main)
+                assert not ended.code, ended.text
+
+        return once(self.folder / "data only", make)
+
     def study(self) -> Path:
         """The study reproduced without interruption, with the tools."""
-        folder = clone(self.folder / "study")
-        shutil.copytree(
-            ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-        )
-        shutil.copy(ROOT / "Makefile", folder)
-        configure(folder)
-        assert not dvc(folder).wait(600), printed(folder)
-        return folder
+
+        def make(folder: Path) -> None:
+            clone(folder)
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "tools", folder / "tools", ignore=ignored, dirs_exist_ok=True)
+            shutil.copy(ROOT / "Makefile", folder)
+            configure(folder)
+            assert not dvc(folder).wait(600), printed(folder)
+
+        return once(self.folder / "study", make)
 
     def copy(self, original: Path, name: str) -> Path:
         return Path(shutil.copytree(original, self.folder / name, symlinks=True))
@@ -362,9 +365,9 @@ def saves(setting: Setting) -> Iterator[Case]:
 
 def full_disk(setting: Setting) -> Iterator[Case]:
     """A small tmpfs over each folder that is written, and filled; then emptied, and `dvc repro` again."""
-    places = [("data", "prepare", kb) for kb in (0, 4000)]
-    places += [(name, STAGE, 3000) for name in ("checkpoints", "models")]
-    places += [(name, STAGE, 0) for name in ("metrics/train", "logs")]
+    places: list[tuple[str, tuple[str, ...], int]] = [("data", ("prepare",), kb) for kb in (0, 4000)]
+    places += [(name, ("--single-item", STAGE), 3000) for name in ("checkpoints", "models")]
+    places += [(name, ("--single-item", STAGE), 0) for name in ("metrics/train", "logs")]
     for name, target, kb in setting.some(places):
         study = setting.copy(setting.study(), "full")
         forget(study, *(KEPT if name != "data" else ()))
@@ -381,7 +384,7 @@ def full_disk(setting: Setting) -> Iterator[Case]:
                     file.write(bytes(4096))
             os.truncate(filler, filler.stat().st_size - kb * 1024)
             (study / ".git/printed").unlink()
-            ended = Ended(dvc(study, target).wait(600), printed(study))
+            ended = Ended(dvc(study, *target).wait(600), printed(study))
             faults = ended.faults(f"'{name}/", "No space left on device", code=255)
             whole = outcome(setting.study())
             faults += [
@@ -391,10 +394,10 @@ def full_disk(setting: Setting) -> Iterator[Case]:
                 if path not in ("dvc.lock", f"{name}/filler") and not path.endswith(".state")
             ]
             filler.unlink()
-            code = dvc(study, target).wait(600)
+            code = dvc(study, *target).wait(600)
             if code:
                 faults.append(f"with room again: exit status {code}: {printed(study)[-200:]}")
-            made = {"prepare": "data/", STAGE: "note_plain/10."}[target]
+            made = {"prepare": "data/", STAGE: "note_plain/10."}[target[-1]]
             faults += [f"with room again: {lost}" for lost in differences(study, setting.study()) if made in lost]
             yield "a full disk", f"{name} with {kb} KB left", faults
         finally:
@@ -482,6 +485,24 @@ ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
 }
 
 
+def torture(name: str, setting: Setting) -> tuple[list[Case], str]:
+    """One row of the table, or several: its cases, and why it was not tried, if so."""
+    started, cases, why = time.monotonic(), list[Case](), ""
+    try:
+        for case in ROWS[name](setting):
+            cases.append(case)
+            _, what, faults = case
+            if faults or "kills" in name:
+                print(f"{name}: {'NOT survived: ' if faults else ''}{what}: {'; '.join(faults)[:400]}", flush=True)
+    except NotTriedError as error:
+        why = str(error)
+    finally:
+        for left in [process for session in STARTED for process in members(session)]:
+            left.kill()
+    print(f"{name}: {len(cases)} cases in {time.monotonic() - started:.0f} s", flush=True)
+    return cases, why
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
@@ -491,25 +512,18 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     tried, survived, notes = Counter[str](), Counter[str](), dict[str, str]()
-    with TemporaryDirectory(prefix="bnstudy-torture-") as folder:
-        setting = Setting(Path(folder), random.Random(arguments.seed), arguments.kills, arguments.cases)
+    with TemporaryDirectory(prefix="bnstudy-torture-") as folder, ProcessPoolExecutor(2) as workers:
+        ended = {}
         for name in arguments.only:
-            started = time.monotonic()
-            print(name, flush=True)
-            try:
-                for row, what, faults in ROWS[name](setting):
-                    tried[row] += 1
-                    survived[row] += not faults
-                    if faults:
-                        print(f"  NOT survived: {what}: {'; '.join(faults)[:400]}", flush=True)
-                    elif "kills" in name:
-                        print(f"  {what}", flush=True)
-            except NotTriedError as why:
-                notes[name] = str(why)
-            finally:
-                for left in [process for session in STARTED for process in members(session)]:
-                    left.kill()
-            print(f"  {time.monotonic() - started:.0f} s", flush=True)
+            choices = random.Random(f"{arguments.seed} {name}")
+            setting = Setting(Path(folder), choices, arguments.kills, arguments.cases)
+            ended[name] = workers.submit(torture, name, setting)
+        for name, future in ended.items():
+            cases, why = future.result()
+            notes |= {name: why} if why else {}
+            for row, _, faults in cases:
+                tried[row] += 1
+                survived[row] += not faults
     print("\n| what was tried | how many | survived |\n| --- | --: | --: |")
     for row, count in tried.items():
         print(f"| {row} | {count} | {survived[row]} |")
