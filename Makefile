@@ -8,12 +8,12 @@
 # make verify compare all results and their cache with dvc.lock, make again what is cheap, and train one run again
 #             (VERIFY=--no-retrain: without the latter, which may take hours; VERIFY="--run train@he-10": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
-# make torture  kill it, damage it, lie to it: twenty minutes, and a table of what survived
+# make torture  kill it, damage it, lie to it: a quarter of an hour, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
 # make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
 # make test   linters, type checker and every test
-# make test-launch  the tests of running on Ray: ten minutes
+# make test-launch  the tests of running on Ray: twenty minutes
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
 PYTHON ?= python3

@@ -4,6 +4,7 @@ The faults happen to the small study with a toy in place of its trainings, which
 and keeps resume states as they do. What needs Ray is skipped where it is not installed: `make test-launch` installs it.
 """
 
+import json
 import os
 import re
 import shutil
@@ -21,11 +22,13 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from bnstudy.launch import NO_RAY, place
 from bnstudy.workspace import remove_abandoned
 from conftest import ENVIRONMENT, ROOT, run
-from small import ALL, TRAINS
+from small import ALL, TRAINS, edit
+from test_pipeline import on_the_sample, outputs, repro
 
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: make test-launch")
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
@@ -158,22 +161,22 @@ def test_the_lock_is_that_of_a_serial_run(unmade: Path, made: Path, tmp_path: Pa
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """The address of a Ray cluster of two, each with one processor, a scratch folder and the label of this machine."""
-    kind = run(ROOT, *COMMAND, "--machine", PYTHONPATH=str(ROOT / "src")).stdout.strip()
+    """The address of a Ray cluster of two: each has a processor, a scratch folder, and says it is of another kind."""
+    own = run(ROOT, *COMMAND, "--machine", PYTHONPATH=str(ROOT / "src")).stdout.strip()
     where = "import ray.util; print(ray.util.get_node_ip_address())"  # Ray takes 127.0.0.1 for this
     address = f"{run(ROOT, sys.executable, '-c', where).stdout.strip()}:{free_port()}"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    start += ["--num-cpus=1", f"--labels=machine={kind}"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
     short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets lie there, and names of sockets are short
     head = ["--head", "--include-dashboard=false", f"--port={address.partition(':')[2]}", f"--temp-dir={short}"]
     ask = f"import ray; ray.init('{address}', logging_level='error'); print(len(ray.nodes()))"
     count, token = (sys.executable, "-c", ask), {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     raylets = []
     try:
-        for name, options in (("one", head), ("two", [f"--address={address}"])):
+        for name, kind, options in (("one", own, head), ("two", "another", [f"--address={address}"])):
             (tmp_path / name).mkdir()
-            environment = ENVIRONMENT | token | {"TMPDIR": str(tmp_path / name)}
-            raylets.append(subprocess.Popen([*start, *options], env=environment, stdout=subprocess.DEVNULL))
+            environment = ENVIRONMENT | token | {"TMPDIR": str(tmp_path / name), "RAY_worker_niceness": "0"}
+            command = [*start, f"--labels=machine={kind}", *options]
+            raylets.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
             wait_for(lambda: run(ROOT, *count, check=False, **token).stdout.split() == [str(len(raylets))])
         yield address
     finally:
@@ -184,15 +187,43 @@ def cluster(tmp_path: Path) -> Iterator[str]:
 
 
 @needs_ray
-def test_a_cluster_of_two_machines_that_share_a_remote_alone(
-    unmade: Path, made: Path, tmp_path: Path, cluster: str
-) -> None:
-    study = share(Path(shutil.copytree(unmade, tmp_path / "study")))
+def test_the_study_on_two_machines_that_share_a_remote_alone(tmp_path: Path, cluster: str) -> None:
+    """Four arms from five seeds, all runs of a seed on one kind of machine: the bytes of a serial `dvc repro`."""
+    seeds = [10, 11, 12, 13, 14]
+    serial = on_the_sample(tmp_path / "serial", arms=["note_plain", "he", "baseline", "own_rate"], seeds=seeds)
+    study = share(Path(shutil.copytree(serial, tmp_path / "study")))
+    ran = repro(serial)
     printed = launch(study, "--remote", "shared", "--address", cluster)
-    assert sorted(ended(printed.stdout)) == sorted(("done", name) for name in ALL[2:])
+    done = [("done", name) for name in ran if name not in ("check", "fetch", "prepare")]
+    assert sorted(ended(printed.stdout)) == sorted(done)
     assert "warning" not in printed.stderr
-    assert (study / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
-    assert all(list((tmp_path / name).glob("bnstudy-*/files/md5/*")) for name in ("one", "two"))
+    assert (study / "dvc.lock").read_bytes() == (serial / "dvc.lock").read_bytes()
+    assert outputs(study) == outputs(serial)
+
+    lock = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
+
+    def machines(stage: str) -> set[str]:
+        """Those whose cache has the first output of `stage`."""
+        md5 = lock[stage]["outs"][0]["md5"]
+        there = tmp_path.glob(f"*/bnstudy-*/files/md5/{md5[:2]}/{md5[2:]}")
+        return {path.relative_to(tmp_path).parts[0] for path in there}
+
+    runs = [name for _, name in done if re.match("train|averages|tolerance", name)]
+    by_seed = [set().union(*(machines(name) for name in runs if name.endswith(str(seed)))) for seed in seeds]
+    assert len(runs) == 30
+    assert sorted(by_seed, key=min) == [{"one"}, {"one"}, {"one"}, {"two"}, {"two"}]
+
+
+@needs_ray
+@pytest.mark.parametrize(("share_of_one", "there", "given"), [(1.0, 2, {"0", "1"}), (0.5, 1, {"0"})])
+def test_every_gpu_is_used_and_shared_as_asked(toy: Path, share_of_one: float, there: int, given: set[str]) -> None:
+    """By what Ray is told is there: no run asks PyTorch for one."""
+    edit(toy, "runtime.launch.gpus", share_of_one)
+    launched = start(toy, LONG=f"{PLAIN} {HE}", RAY_OVERRIDE_RESOURCES=json.dumps({"CPU": 2, "GPU": there}))
+    wait_for(lambda: len(trail(toy)) == 2)
+    assert {psutil.Process(process).environ()["CUDA_VISIBLE_DEVICES"] for *_, process in trail(toy)} == given
+    output, _ = launched.communicate(timeout=200)
+    assert launched.returncode == 0, output
 
 
 @pytest.fixture
