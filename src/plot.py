@@ -43,7 +43,7 @@ def read(name: str, columns: str) -> pd.DataFrame:
 
 def points(difference: float) -> str:
     """A difference of accuracies in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    return f"{100 * difference:+z.1f}".replace("-", "−")
 
 
 def span(values: Iterable[float], form: str) -> str:

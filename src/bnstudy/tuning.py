@@ -174,5 +174,5 @@ def own_rate(params: Params, choices: Choices, network: str) -> float:
 
 
 def digits(value: float) -> float:
-    """`value` to 6 significant digits, fewer than two machines may differ in."""
-    return float(f"{value:.6g}")
+    """`value` to 6 significant digits, fewer than two machines may differ in; no -0.0."""
+    return float(f"{value:z.6g}")

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnstudy.analysis import headline
-from bnstudy.analysis.claim import Finding, Results, judge
+from bnstudy.analysis.claim import POINTS, Finding, Results, judge
 from bnstudy.analysis.claims import CLAIMS, DISTANCES, bottom, contest, exit_time, largest_rate, note
 from bnstudy.analysis.crossing import Crossing
 from bnstudy.analysis.inference import equivalence_p, estimate
 from bnstudy.engine.grid import grid
 from bnstudy.engine.rows import AveragesRow, HistoryRow
-from bnstudy.tuning import Choices, Final
+from bnstudy.tuning import Choices, Final, digits
 from conftest import PARAMS as STUDY
 
 SEEDS, LONG = list(range(10, 20)), list(range(10, 16))
@@ -380,3 +380,9 @@ def test_the_pictures_in_words() -> None:
         f"  decay 0.9     −60.0 at update 14, with {left} of the start left; −0.2 at update 50"
     ]
     assert headline.ladder_lines(ladder[:0], 100) == headline.dip_lines(dip[:0]) == []
+
+
+def test_a_zero_has_no_minus() -> None:
+    assert str(digits(-0.0)) == str(digits(-0.0 * 1e-9)) == "0.0"
+    assert POINTS.number(-0.0) == POINTS.number(-1e-6) == "+0.00"
+    assert POINTS.number(-1e-4) == "−0.01"

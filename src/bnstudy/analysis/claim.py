@@ -109,7 +109,7 @@ class Unit:
         return f"{self.estimate(found)} ({too_few(found) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
 
 
-RATIO, POINTS, FACTOR = Unit("#.3g"), Unit("+.2f", " points", 100), Unit("#.3g", "×")
+RATIO, POINTS, FACTOR = Unit("#.3g"), Unit("+z.2f", " points", 100), Unit("#.3g", "×")
 
 
 def too_few(found: Estimate) -> str:
