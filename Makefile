@@ -39,7 +39,7 @@ DEMO := -S data.source=sample -S data.validation_size=300 -S train.batch_size=64
         -S arms.note_plain.steps=60 -S arms.baseline.steps=60 -S arms.same_rate.steps=60 -S arms.own_rate.steps=60 \
         -S averages.steps=80 -S averages.images=300 -S averages.precise_images=300 -S 'averages.decays=[0.9,0.95,1.0]' \
         -S long.steps=80 -S 'long.arm_seeds=[]' -S 'long.averages_seeds=[10,11]' \
-        -S 'mechanism.seeds=[10]' -S mechanism.points=13 \
+        -S 'mechanism.seeds=[10]' -S mechanism.points=9 \
         -S 'tolerance.contestants=[with]' -S 'tolerance.learning_rates=[0.03,0.3,3.0]' -S tolerance.steps=20 \
         -S 'batch.contestants=[with]' -S 'batch.sizes=[16]' -S 'batch.factors=[1.0]' -S 'batch.tuning_seeds=[100]' \
         -S 'batch.seeds=[10]' -S batch.images=500 -S batch.tuning_images=250 \
@@ -82,13 +82,13 @@ study: venv
 	else echo "on this machine alone, without Ray (make ray)" && \
 	    python tools/side_by_side.py --jobs $(JOBS) $(MISSING) && dvc repro $(MISSING); fi
 
-# In a clone, so that this checkout stays as it is. DVC takes as long to start as a stage of the demo: five at a time.
+# In a clone, so that this checkout stays as it is. DVC takes as long to start as a stage of the demo: seven at a time.
 demo: venv
 	@mkdir .demo.lock 2>/dev/null || { echo "error: make demo is under way here already (else: rmdir .demo.lock)"; exit 1; }
 	@lock="$$PWD/.demo.lock"; trap 'rmdir "$$lock"' EXIT; trap 'exit 130' INT TERM; set -e; \
 	rm -rf .demo; git clone --quiet . .demo; cd .demo; \
 	python tools/page.py; dvc exp run --name demo $(DEMO) prepare; \
-	python tools/side_by_side.py --jobs $(JOBS) --each 5; \
+	python tools/side_by_side.py --jobs $(JOBS) --each 7; \
 	dvc repro; git add --all; \
 	git -c user.name=bnstudy -c user.email=demo@localhost commit --quiet --message "The study in small"; \
 	dvc plots show >/dev/null; echo; python src/evaluate.py; echo
