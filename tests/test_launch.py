@@ -358,7 +358,6 @@ def test_two_drivers_at_once_do_no_harm(toy: Path) -> None:
     other = Path(shutil.copytree(toy, toy.parent / "other/study"))
     both = [start(folder, "--remote", "shared") for folder in (toy, other)]
     wait_for((toy / ".dvc/tmp/launch.lock").exists)
-    wait_for(lambda: trail(toy))
     refused = launch(toy, check=False)
     assert (refused.returncode, refused.stderr) == (1, "error: another launch is under way in this folder\n")
     for launched in both:

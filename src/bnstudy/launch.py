@@ -181,12 +181,13 @@ class Launch:
         return shown
 
 
-class Terminated(KeyboardInterrupt):
-    """By SIGTERM. Ray lets it through as it does Ctrl-C; SystemExit it turns into an exit of its own."""
+TERMINATED = list[int]()  # the SIGTERMs that came
 
 
-def end(*_: Any) -> None:
-    raise Terminated
+def end(number: int, _: Any) -> None:
+    """As by Ctrl-C, which Ray lets through, at times as one of its own; SystemExit it turns into another exit."""
+    TERMINATED.append(number)
+    raise KeyboardInterrupt
 
 
 def log_of(name: str) -> Path:
@@ -365,7 +366,9 @@ def main() -> None:
     else:
         try:
             launch(arguments)
-        except Terminated:
+        except KeyboardInterrupt:
+            if not TERMINATED:
+                raise
             sys.exit(128 + signal.SIGTERM)
 
 
