@@ -80,8 +80,9 @@ def clone(folder: Path) -> Path:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)  # with its time, by which Numba knows what it has compiled
-    for loop in (ROOT / (compiled := "src/bnstudy/engine/__pycache__")).glob("*.nb[ci]"):
-        (folder / compiled).mkdir(exist_ok=True)
+    compiled = "src/bnstudy/engine/__pycache__"
+    (folder / compiled).mkdir()
+    for loop in (ROOT / compiled).glob("*.nb[ci]"):
         shutil.copy2(loop, folder / compiled)
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")

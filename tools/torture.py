@@ -365,10 +365,11 @@ def saves(setting: Setting) -> Iterator[Case]:
 
 def full_disk(setting: Setting) -> Iterator[Case]:
     """A small tmpfs over each folder that is written, and filled; then emptied, and `dvc repro` again."""
-    places: list[tuple[str, tuple[str, ...], int]] = [("data", ("prepare",), kb) for kb in (0, 4000)]
-    places += [(name, ("--single-item", STAGE), 3000) for name in ("checkpoints", "models")]
-    places += [(name, ("--single-item", STAGE), 0) for name in ("metrics/train", "logs")]
+    places = [("data", "prepare", kb) for kb in (0, 4000)]
+    places += [(name, STAGE, 3000) for name in ("checkpoints", "models")]
+    places += [(name, STAGE, 0) for name in ("metrics/train", "logs")]
     for name, target, kb in setting.some(places):
+        words = [target] if target == "prepare" else ["--single-item", target]  # its settings are there
         study = setting.copy(setting.study(), "full")
         forget(study, *(KEPT if name != "data" else ()))
         shutil.copytree(setting.study() / "settings", study / "settings")
@@ -384,7 +385,7 @@ def full_disk(setting: Setting) -> Iterator[Case]:
                     file.write(bytes(4096))
             os.truncate(filler, filler.stat().st_size - kb * 1024)
             (study / ".git/printed").unlink()
-            ended = Ended(dvc(study, *target).wait(600), printed(study))
+            ended = Ended(dvc(study, *words).wait(600), printed(study))
             faults = ended.faults(f"'{name}/", "No space left on device", code=255)
             whole = outcome(setting.study())
             faults += [
@@ -394,10 +395,10 @@ def full_disk(setting: Setting) -> Iterator[Case]:
                 if path not in ("dvc.lock", f"{name}/filler") and not path.endswith(".state")
             ]
             filler.unlink()
-            code = dvc(study, *target).wait(600)
+            code = dvc(study, *words).wait(600)
             if code:
                 faults.append(f"with room again: exit status {code}: {printed(study)[-200:]}")
-            made = {"prepare": "data/", STAGE: "note_plain/10."}[target[-1]]
+            made = {"prepare": "data/", STAGE: "note_plain/10."}[target]
             faults += [f"with room again: {lost}" for lost in differences(study, setting.study()) if made in lost]
             yield "a full disk", f"{name} with {kb} KB left", faults
         finally:
@@ -492,8 +493,10 @@ def torture(name: str, setting: Setting) -> tuple[list[Case], str]:
         for case in ROWS[name](setting):
             cases.append(case)
             _, what, faults = case
-            if faults or "kills" in name:
-                print(f"{name}: {'NOT survived: ' if faults else ''}{what}: {'; '.join(faults)[:400]}", flush=True)
+            if faults:
+                print(f"{name}: NOT survived: {what}: {'; '.join(faults)[:400]}", flush=True)
+            elif "kills" in name:
+                print(f"{name}: {what}", flush=True)
     except NotTriedError as error:
         why = str(error)
     finally:

@@ -76,7 +76,7 @@ def ladder_lines(ladder: pd.DataFrame, after: int) -> list[str]:
     for label, accuracy, change in zip(
         ladder["label"], ladder["accuracy"], ladder["change"].astype(float), strict=True
     ):
-        text = "" if math.isnan(change) else f"{100 * change:+7.1f}"
+        text = "" if math.isnan(change) else f"{100 * change:+z7.1f}"
         table.append(f"  {label:48} {accuracy:6.1%} {text}".rstrip().replace("-", "−"))
     return table
 
@@ -87,8 +87,8 @@ def dip_lines(dip: pd.DataFrame) -> list[str]:
     for decay, rows in dip[dip["statistics"] == "moving"].groupby("decay"):
         low, last = (rows.to_dict("records")[at] for at in (int(rows["difference"].argmin()), -1))
         text = (
-            f"  decay {decay:<6g} {100 * low['difference']:+6.1f} at update {low['step']:,.0f}, with "
-            f"{math.exp(-low['age']):.0%} of the start left; {100 * last['difference']:+.1f} at update "
+            f"  decay {decay:<6g} {100 * low['difference']:+z6.1f} at update {low['step']:,.0f}, with "
+            f"{math.exp(-low['age']):.0%} of the start left; {100 * last['difference']:+z.1f} at update "
             f"{last['step']:,.0f}"
         )
         table.append(text.replace("-", "−"))
