@@ -6,6 +6,8 @@ report/README.md   the same, shorter, for where Markdown is shown
 
 import base64
 import math
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -110,6 +112,14 @@ def made_with(environments: list[dict[str, Any]]) -> list[str]:
         raise BadInput(f"{ENVIRONMENT_FILE}: {error} is missing; `dvc repro` writes it anew") from None
 
 
+def mixed_seeds(environments: list[dict[str, Any]]) -> list[int]:
+    """The seeds whose runs were made in more than one environment, so that a pair of them may mix machines."""
+    paired = ("train/", "averages/", "tolerance/")
+    runs = [made.get("runs", []) for made in environments]
+    counts = Counter(chain(*({name.rpartition("/")[2] for name in names if name.startswith(paired)} for names in runs)))
+    return sorted(int(seed) for seed, count in counts.items() if count > 1)
+
+
 def breakable(text: str) -> Markup:
     """`text` for HTML, with a line break allowed after each underscore: names are long for a phone."""
     return Markup("_<wbr>").join(escape(part) for part in text.split("_"))
@@ -137,6 +147,7 @@ def main() -> None:
     params = load()
     findings, choices = read_findings(), read_json(SETTINGS / "choices.json", CHOICES)
     changes = CHANGES.read_text(encoding="utf-8").partition("\n")[2].strip()
+    environments = read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))
     name = DATA_NAMES[params.data.source]
     said = result(findings) if params.data.source == "mnist" else f"On {name}: {result(findings)}"
     known = {
@@ -148,7 +159,8 @@ def main() -> None:
         "choices": choices,
         "first": first_version(),
         "changes": changes,
-        "made_with": made_with(read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))),
+        "made_with": made_with(environments),
+        "mixed_seeds": mixed_seeds(environments),
         "reproductions": [f"{again.told()} ({again.study})" for again in read_reproductions()],
         "level": LEVEL,
         "marks": MARKS,

@@ -93,7 +93,7 @@ claims = [{"claim": file.parent.name, "verdict": file.read_text().split(",")[-1]
 pathlib.Path("metrics/claims.json").write_text(json.dumps(claims))
 pathlib.Path("metrics/environment.json").write_text(json.dumps([{"python": platform.python_version()}]))
 pathlib.Path("report").mkdir(exist_ok=True)
-pathlib.Path("report/README.md").write_text(f"Claims: {len(claims)}.\\n")
+pathlib.Path("report/README.md").write_text(f"# Study\\n\\nClaims: {len(claims)}.\\n")
 """,
 }
 

@@ -291,6 +291,13 @@ def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:
     assert report.made_with(made) == ["2 runs with PyTorch 2.8.0 on A", "1 runs with PyTorch 2.8.0 on B"]
 
 
+def test_seeds_whose_runs_were_made_in_more_than_one_environment_are_named() -> None:
+    here = {"runs": ["sweep/plain", "train/he/10", "averages/10", "batch/with/64", "mechanism/11"]}
+    there = {"runs": ["train/he/11", "averages/11", "tolerance/with/10", "batch/with/1024", "mechanism/10"]}
+    assert report.mixed_seeds([here, there, {"python": "3.11"}]) == [10]
+    assert report.mixed_seeds([here, {"python": "3.11"}]) == []
+
+
 def test_the_same_bytes_whatever_the_settings_of_the_machine(whole: Path, copy: Path) -> None:
     for name in PAGES:
         Path(name).unlink()

@@ -14,7 +14,6 @@ import csv
 import io
 import json
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -33,6 +32,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import readme
 import stamped
 from bnstudy import BadInput, run
 from bnstudy.engine import device as devices
@@ -185,8 +185,11 @@ def check_readme() -> Check:
         text, report = (Path(name).read_text(encoding="utf-8") for name in ("README.md", "report/README.md"))
     except (OSError, ValueError) as error:
         return "FAILED", f"its headline cannot be compared: {error}"
-    quoted = re.search(r"<!-- headline -->\n(.+)<!-- /headline -->", text, re.DOTALL)
-    wrong = [] if quoted and quoted[1] in report else ["its headline is not that of report/README.md"]
+    try:
+        quoted = readme.written(text, report) == text
+    except (IndexError, ValueError):  # no marks, no paragraph
+        quoted = False
+    wrong = [] if quoted else ["its headline is not that of report/README.md: python tools/readme.py"]
     return check("its headline is that of report/README.md", wrong)
 
 
