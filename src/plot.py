@@ -63,7 +63,7 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
     ages = np.geomspace(moving["age"].min() / 1.3, LATEST, 1000)
     for _, rows in corrected.groupby("decay"):
         axes.plot(rows["age"], 100 * rows["difference"], color=EDGE, linewidth=1.2)
-    lines = ["grey: averages less their start"]
+    lines = [Line2D([], [], color=EDGE, linewidth=1.2, label="averages less their start")]
     decays, handles = sorted(moving["decay"].unique()), [Line2D([], [], linestyle="none", label="decay")]
     for place, decay in enumerate(decays):
         rows, color = moving[moving["decay"] == decay], style.shade(place, len(decays))
@@ -73,9 +73,9 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
         handles += axes.plot(rows["age"], 100 * rows["difference"], "o", **look)
     if not mixed.empty:
         curve = np.interp(np.exp(-ages), mixed["start_weight"], mixed["difference"])
-        axes.plot(ages, 100 * curve, color=INK, linewidth=1.8)
-        lines = ["line: a finished network with\nso much of its start mixed in", *lines]
-    axes.text(0.98, 0.04, "\n".join(lines), ha="right", va="bottom", transform=axes.transAxes, bbox=COVER)
+        (line,) = axes.plot(ages, 100 * curve, color=INK, linewidth=1.8)
+        line.set_label("a finished network with so much of its start mixed in")
+        lines = [line, *lines]
     for age, text, side in ((math.log(4), "a quarter of the start is left ", "right"), (5, " age 5", "left")):
         axes.axvline(age, **DASHED)
         axes.text(age, 7, text, ha=side, va="center", color=GREY)
@@ -86,6 +86,7 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
     style.ticks(above.xaxis, [-math.log(weight) for weight in WEIGHTS], [f"{weight:.0%}" for weight in WEIGHTS])
     above.set_xlabel("share of the start that is left in them, decayᵗ")
     drawn.legend(handles=handles, loc="outside upper left", ncols=len(handles), markerscale=1.8, handlelength=1)
+    drawn.legend(handles=lines, loc="outside lower center", ncols=2, handletextpad=0.6, handlelength=1.4)
     return drawn, dip_seen(moving, corrected)
 
 

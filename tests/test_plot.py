@@ -261,6 +261,19 @@ def test_texts_of_the_pictures_lie_inside_them(folder: Path) -> None:
                 assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
 
 
+def test_no_text_covers_a_point_of_the_dip(folder: Path) -> None:
+    with style.styled(SIZE.width):
+        figure, _ = plot.dip_figure(table("dip"), table("mechanism"), SIZE) or (None, "")
+        assert figure
+        FigureCanvasAgg(figure).draw()
+        (axes,) = figure.axes
+        points = [axes.transData.transform(list(zip(*xy(line), strict=True))) for line in axes.lines]
+        covers = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        assert axes.get_legend() is None
+        assert len(covers) == 2
+        assert not [box for box in covers for line in points for x, y in line if box.contains(x, y) and len(line) > 2]
+
+
 @pytest.mark.parametrize("name", ["dip", "ladder", "rates"])
 def test_a_table_without_rows_has_no_picture(folder: Path, name: str) -> None:
     table(name)[:0].to_csv(f"plots/{name}.csv", index=False)
