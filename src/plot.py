@@ -183,7 +183,11 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
                     ranges.text(end, place, text, ha=side, va="center")
         if not found:
             ranges.text(tried[len(tried) // 2], place, "none of those tried", ha="center", va="center", color=GREY)
-        said.append(f"{network} " + (" and ".join(span(ends, "{:.2g}") for ends in found) or "at none"))
+        ends = []
+        for low, high in found:
+            least = f"{low:.2g} or less" if low == tried[0] else f"{low:.2g}"
+            ends.append(f"{least} to {high:.2g} or more" if high == tried[-1] else f"{least} to {high:.2g}")
+        said.append(f"{network} {' and '.join(ends) or 'at none'}")
     lost = rates[rates["diverged"] == 1]
     if not lost.empty:
         axes.plot(lost["learning_rate"], lost["error"], "x", color=INK, markersize=8)

@@ -229,6 +229,7 @@ def test_rates_show_means_single_seeds_and_diverged_runs_at_the_floor(folder: Pa
     assert set(xy(lost_runs)[1]) == {0.9}
     assert [label.get_text() for label in ranges.get_yticklabels()] == NETWORKS
     assert "plain at none; plain_he 0.0071 to 0.034" in seen
+    assert seen.count(f" to {RATES[-1]:g} or more") == 2
     assert "none of those tried" in texts(figure)
     open_ends = [line.get_marker() for line in ranges.lines if xy(line)[0] == [RATES[-1]]]
     assert open_ends == [">", ">"]
