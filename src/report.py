@@ -104,12 +104,16 @@ def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
         return [
-            f"{len(made['runs'])} runs with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
+            f"{count(made['runs'])} with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
             for made in environments
             if "runs" in made
         ]
     except KeyError as error:
         raise BadInput(f"{ENVIRONMENT_FILE}: {error} is missing; `dvc repro` writes it anew") from None
+
+
+def count(runs: list[str]) -> str:
+    return f"{len(runs)} runs" if len(runs) > 1 else "1 run"
 
 
 def mixed_seeds(environments: list[dict[str, Any]]) -> list[int]:

@@ -286,7 +286,7 @@ def test_the_arms_that_were_run_stand_with_their_summaries(copy: Path) -> None:
 def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:
     assert "<dd>10 runs with PyTorch 2.8.0 on A." in text_of(whole, PAGES[0])
     made = [ENVIRONMENT | {"runs": ["a", "b"]}, ENVIRONMENT | {"runs": ["c"], "gpu": "B"}, {"python": "3.11"}]
-    assert report.made_with(made) == ["2 runs with PyTorch 2.8.0 on A", "1 runs with PyTorch 2.8.0 on B"]
+    assert report.made_with(made) == ["2 runs with PyTorch 2.8.0 on A", "1 run with PyTorch 2.8.0 on B"]
 
 
 def test_seeds_whose_runs_were_made_in_more_than_one_environment_are_named() -> None:

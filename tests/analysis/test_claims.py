@@ -170,6 +170,7 @@ def test_with_fewer_than_six_seeds_nothing_is_shown() -> None:
     found = findings(**{n: t[t["seed"].isin(five)] for n, t in vars(HELD).items() if isinstance(t, pd.DataFrame)})
     assert {finding.verdict for finding in found.values()} == {"not shown"}
     assert "5 seeds are too few for an interval" in found[2].sentence
+    assert headline.result(list(found.values())).count("5 seeds are too few for an interval.") == 1
 
 
 def test_the_lines_fit_a_screen_and_the_result_says_the_ratio() -> None:

@@ -106,15 +106,15 @@ class Unit:
     def text(self, found: Estimate) -> str:
         """The estimate, with its interval."""
         interval = self.interval(found)
-        return f"{self.estimate(found)} ({too_few(found) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
+        return f"{self.estimate(found)} ({too_few(found.n) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
 
 
 RATIO, POINTS, FACTOR = Unit("#.3g"), Unit("+z.2f", " points", 100), Unit("#.3g", "×")
 
 
-def too_few(found: Estimate) -> str:
+def too_few(seeds: int) -> str:
     """Why there is no interval, see `inference.interval`; empty where there may be one."""
-    return "" if found.n >= 6 else f"{found.n} seed{'s are' if found.n > 1 else ' is'} too few for an interval"
+    return "" if seeds >= 6 else f"{seeds} seed{'s are' if seeds > 1 else ' is'} too few for an interval"
 
 
 @dataclass(frozen=True)

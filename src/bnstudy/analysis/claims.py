@@ -81,7 +81,8 @@ def speed(
         runs = times(results, arm, target, until)
         there = sum(math.isfinite(run.by) for run in runs)
         if there < len(runs):
-            return f"{there or 'none'} of {len(runs)} runs of up to {max(until.values()):,} updates"
+            all_runs = f"{len(runs)} runs" if len(runs) > 1 else "1 run"
+            return f"{there or 'none'} of {all_runs} of up to {max(until.values()):,} updates"
         return f"{UPDATES.estimate(geometric_mean(runs))} updates"
 
     found, last = compared(target), last_test(results, with_it, without)
@@ -102,7 +103,7 @@ def speed(
 
 
 def since(found: Estimate) -> str:
-    return f" ({too_few(found)})" if too_few(found) else ""
+    return f" ({too_few(found.n)})" if too_few(found.n) else ""
 
 
 def note(results: Results) -> Claim:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bnstudy.analysis.claim import MARKS, Finding, Results
+from bnstudy.analysis.claim import MARKS, Finding, Results, too_few
 from bnstudy.analysis.claims import at_step, ends, last_test, times
 from bnstudy.analysis.crossing import geometric_mean
 from bnstudy.files import whole_folder, write
@@ -53,9 +53,12 @@ def write_summaries(results: Results) -> None:
 def result(findings: list[Finding]) -> str:
     """The study in a few sentences: the contest, what batch norm buys, and how many claims hold."""
     counts = Counter[str](finding.verdict for finding in findings)
-    first = [finding.sentence for finding in findings if finding.id in (2, 3) and finding.parts]
+    first = [finding for finding in findings if finding.id in (2, 3) and finding.parts]
+    text = " ".join(finding.sentence for finding in first)
+    for few in {too_few(part.runs) for finding in first for part in finding.parts} - {""}:  # once, not each time
+        text = text.replace(f" ({few})", "") + f" So far, {few}."
     said = [f"{n} {words[n > 1]}" for verdict, words in WORDS.items() if (n := counts[verdict])]
-    return " ".join([*first, f"Of {len(findings)} claims, {', '.join(said)}."])
+    return f"{text} Of {len(findings)} claims, {', '.join(said)}.".lstrip()
 
 
 def lines(findings: list[Finding]) -> list[str]:
