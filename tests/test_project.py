@@ -93,3 +93,26 @@ def test_the_locks_agree_and_reading_needs_none_of_the_heavy_packages() -> None:
     packages = {pin.partition("==")[0] for pin in read}
     assert {"dvc", "pandas", "matplotlib"} <= packages
     assert not packages & {"torch", "triton", "numba", "torchvision", "safetensors", "mlxtend"}
+
+
+def test_what_changed_since_the_rules_were_fixed_is_named() -> None:
+    """Every value that a run or a verdict depends on is that of the commit that fixed it, or stands in changes.md."""
+    text = (ROOT / "docs/changes.md").read_text()
+    named = re.findall(r"`([0-9a-f]{40})`", text)
+    assert len(named) == 1
+    fixed = subprocess.run(["git", "show", f"{named[0]}:params.yaml"], cwd=ROOT, capture_output=True, text=True)
+    if fixed.returncode:
+        pytest.skip("a clone without the history")
+    then, now = (yaml.safe_load(tree) for tree in (fixed.stdout, (ROOT / "params.yaml").read_text()))
+    sections = set(then) - {"plot", "runtime"}
+    assert sections == set(now) - {"plot", "runtime"}
+    changed = {
+        (section, key)
+        for section in sections
+        for key in then[section].keys() | now[section].keys()
+        if then[section].get(key) != now[section].get(key)
+    }
+    listed = text.partition("**Changed since then")[2].partition("**Changed before")[0]
+    for section, key in changed:
+        assert {f"`{section}.{key}`", f"`{section}`"} & set(re.findall("`[a-z_.]+`", listed)), f"{section}.{key}"
+    assert not [key for section, key in changed if section == "rules"]
