@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bnstudy import waves
-from conftest import ENVIRONMENT, ROOT, run
+from conftest import ENVIRONMENT, PARAMS, ROOT, run
 from small import TRAINS, edit
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
@@ -92,21 +92,13 @@ def test_all_of_one_seed_before_the_next_and_the_rest_at_the_end() -> None:
 
 def test_the_chain_of_the_whole_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    needs = waves.read_needs()
-    above = [
-        "check",
-        "prepare",
-        "sweep@plain_he",
-        "shortlist",
-        "refine@without-1.8",
-        "tune",
-        "averages@12",
-        "mechanism@12",
-    ]
+    needs, seed = waves.read_needs(), PARAMS.mechanism.seeds[0]
+    above = ["check", "prepare", "sweep@plain_he", "shortlist", "refine@without-1.8", "tune"]
+    above += [f"averages@{seed}", f"mechanism@{seed}"]
     for stage, later in pairwise(above):
         assert stage in needs[later]
         assert needs[stage] < needs[later]
-    assert not needs["train@he-10"] & {"train@he-11", "averages@10"}
+    assert not needs[f"train@he-{seed}"] & {f"train@he_ramp-{seed}", f"averages@{seed}"}
 
 
 def test_it_waits_for_what_a_killed_one_left_running(study: Path) -> None:
