@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bnstudy.records import METRICS
 from bnstudy.settings import read_setting
+from marks import between
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE, PAGE = ROOT / "benchmarks/results/cost.csv", ROOT / "benchmarks/README.md"
-MARKS = "<!-- cost -->\n", "<!-- /cost -->"
 COLUMNS = ["run", "started", "processor", "seconds", "images"]
 
 
@@ -58,8 +58,7 @@ def table(cost: pd.DataFrame) -> str:
 
 
 def written(page: str, cost: pd.DataFrame) -> str:
-    before, rest = page.split(MARKS[0])
-    return before + MARKS[0] + table(cost) + MARKS[1] + rest.split(MARKS[1])[1]
+    return between(page, "cost", table(cost))
 
 
 def read() -> pd.DataFrame:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from marks import between
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, CURVES = ROOT / "docs/original.md", ROOT / "plots/curves.csv"
-MARKS = "<!-- beside -->\n", "<!-- /beside -->"
 # Test accuracy of the note's own code, run twice in TensorFlow 2.13, after so many updates.
 ORIGINAL = {
     "note_batch_norm": {100: [0.963, 0.960], 200: [0.977], 500: [0.984], 700: [0.986]},
@@ -41,8 +42,7 @@ def table(curves: pd.DataFrame) -> str:
 
 
 def written(page: str, curves: pd.DataFrame) -> str:
-    before, rest = page.split(MARKS[0])
-    return before + MARKS[0] + table(curves) + MARKS[1] + rest.split(MARKS[1])[1]
+    return between(page, "beside", table(curves))
 
 
 if __name__ == "__main__":

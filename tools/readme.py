@@ -6,17 +6,17 @@ python tools/readme.py
 import re
 from pathlib import Path
 
+from marks import between
+
 ROOT = Path(__file__).resolve().parents[1]
-MARKS = "<!-- headline -->\n", "<!-- /headline -->"
 
 
 def written(page: str, report: str) -> str:
     """`page` with what stands first in `report` between its marks: the paragraph below the title, and a picture."""
-    said = report.split("\n\n")[1].strip()
+    said = report.partition("\n\n")[2].partition("\n\n")[0].strip()
     pictures = re.findall(r"^!\[.*\]\(figures/\w+\.svg\)$", report, re.MULTILINE)[:1]
     shown = [said, *(picture.replace("](", "](report/") for picture in pictures)]
-    before, rest = page.split(MARKS[0])
-    return before + MARKS[0] + "\n\n".join(shown) + "\n" + MARKS[1] + rest.split(MARKS[1])[1]
+    return between(page, "headline", "\n\n".join(shown) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import heapq
 from pathlib import Path
 from typing import NamedTuple
 
+from marks import between
+
 PAGE = Path(__file__).resolve().parents[1] / "docs/scale.md"
-MARKS = "<!-- simulated -->\n", "<!-- /simulated -->"
 
 
 class Costs(NamedTuple):
@@ -56,8 +57,7 @@ def table(runs: int = 400) -> str:
 
 def written(page: str) -> str:
     """`page` with the table between its marks."""
-    before, rest = page.split(MARKS[0])
-    return before + MARKS[0] + table() + MARKS[1] + rest.split(MARKS[1])[1]
+    return between(page, "simulated", table())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import noop
@@ -31,6 +32,7 @@ from bnstudy import BadInput, run
 from bnstudy.engine.data import load_split
 from bnstudy.engine.device import environment
 from bnstudy.files import write
+from marks import between
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src"
@@ -218,8 +220,7 @@ def main() -> None:
     path = RESULTS / f"{device}.json"
     write(path, (json.dumps(results, indent=1) + "\n").encode())
     if device == "cpu" and README.exists():
-        before, _, after = re.split(r"(?<=<!-- results -->\n)(.*)(?=<!-- /results -->)", README.read_text(), flags=re.S)
-        write(README, f"{before}{text(results)}{after}".encode())
+        write(README, between(README.read_text(), "results", text(results)).encode())
     print(f"{text(results)}\nwritten to {path}")
 
 
