@@ -7,7 +7,8 @@ plots/curves.csv          the history of each arm and seed; `note_batch_norm` ar
 plots/dip.csv             accuracy by the averages of each decay, less that by precise statistics; over the seeds
 plots/mechanism.csv       accuracy of finished networks with a part of the start mixed in; over the seeds
 plots/ladder.csv          accuracy of each rung, and what changed from the one that it is compared with
-plots/rates.csv           the sweep; tolerance.csv: the contest's networks at each rate; batch.csv: at each batch size
+plots/rates.csv           the sweep; tolerance.csv: the contest's networks at each rate
+plots/batch.csv           the contest's networks at each batch size
 """
 
 import json
@@ -28,7 +29,7 @@ from bnstudy.analysis.claim import AVERAGES_ARM, CLAIMS_FILE, Results, judge
 from bnstudy.analysis.claims import CLAIMS, at_step, distance, paired
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import forget_finished, write
-from bnstudy.params import Params, load
+from bnstudy.params import Batch, Params, load
 from bnstudy.records import (
     read_averages,
     read_averages_histories,
@@ -40,7 +41,7 @@ from bnstudy.records import (
     read_tolerance,
 )
 from bnstudy.settings import SETTINGS, read_json, read_setting, to_json
-from bnstudy.tuning import CHOICES
+from bnstudy.tuning import CHOICES, edge_of
 
 PATH = {  # from the note's network to the tuned batch norm; each rung is compared with the last one before it
     "note_plain": "The note's network without batch norm",
@@ -50,6 +51,7 @@ PATH = {  # from the note's network to the tuned batch norm; each rung is compar
     "own_rate": "Batch norm, its own rate",
     "everywhere": "Batch norm of the logits too",
 }
+RATES = ["learning_rate", "seed", "diverged", "validation_accuracy"]
 ASIDE = {"he": "He's initial weights", "he_ramp": "… and the rate ramped up"}  # compared with the first rung
 
 
@@ -111,6 +113,16 @@ def ladder_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
 
 
+def batch_table(table: pd.DataFrame, batch: Batch) -> pd.DataFrame:
+    """The judged runs of each batch size. `edge`: their rate is the lowest or highest of those tried at this size."""
+    cells = []
+    for _, rows in table.groupby(["contestant", "batch_size"], sort=False):
+        judged, tuning = (rows[rows["seed"].isin(seeds)] for seeds in (batch.seeds, batch.tuning_seeds))
+        edge = edge_of(judged["learning_rate"].iloc[0], tuning["learning_rate"])
+        cells.append(judged[["contestant", "batch_size", *RATES]].assign(edge=edge or ""))
+    return pd.concat(cells).drop(columns="diverged")
+
+
 def environments(params: Params) -> list[dict[str, Any]]:
     """One entry per environment in which runs were made, with the names of these runs, and one for this process."""
     seeds = params.study.seeds
@@ -158,11 +170,9 @@ def main() -> None:
     write_table("dip", dip)
     write_table("mechanism", mechanism_table(mechanism))
     write_table("ladder", ladder)
-    rates = ["learning_rate", "seed", "diverged", "validation_accuracy"]
-    write_table("rates", sweep[["network", *rates]])
-    write_table("tolerance", tolerance[["contestant", *rates]])
-    judged = batch[batch["seed"].isin(params.batch.seeds)]
-    write_table("batch", judged[["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy"]])
+    write_table("rates", sweep[["network", *RATES]])
+    write_table("tolerance", tolerance[["contestant", *RATES]])
+    write_table("batch", batch_table(batch, params.batch))
     for stage in ("sweep", "refine", "train", "averages", "mechanism", "tolerance", "batch"):
         forget_finished(stage)
     shown = [*headline.ladder_lines(ladder, params.rules.after), "", *headline.dip_lines(dip)]

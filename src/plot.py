@@ -16,12 +16,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bnstudy import BadInput, run
+from bnstudy import run
 from bnstudy.analysis import style
 from bnstudy.analysis.style import COLORS, EDGE, GREY, INK
 from bnstudy.files import whole_folder, write
 from bnstudy.params import Plot, load
-from bnstudy.records import read_csv
+from bnstudy.records import read_plot
 
 LATEST = 20.0  # −ln(decay) × updates: a weight of the start of 2e-9
 DECADES = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]
@@ -31,14 +31,6 @@ DASHED = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
 COVER = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.5}  # behind a text
 
 Drawn = tuple[Figure, str] | None  # with what is seen, in words
-
-
-def read(name: str, columns: str) -> pd.DataFrame:
-    path = Path("plots", f"{name}.csv")
-    table = read_csv(path)
-    if missing := sorted(set(columns.split()) - set(table)):
-        raise BadInput(f"{path}: does not have the columns {', '.join(missing)}; `dvc repro` writes it anew")
-    return table
 
 
 def points(difference: float) -> str:
@@ -208,10 +200,10 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
 def main() -> None:
     params = load()
     plot = params.plot
-    dip = read("dip", "statistics decay age difference low high")
-    mechanism = read("mechanism", "where what start_weight difference")
-    ladder = read("ladder", "rung label from accuracy change low high side")
-    rates = read("rates", "network learning_rate diverged validation_accuracy")
+    dip = read_plot("dip", "statistics decay age difference low high")
+    mechanism = read_plot("mechanism", "where what start_weight difference")
+    ladder = read_plot("ladder", "rung label from accuracy change low high side")
+    rates = read_plot("rates", "network learning_rate diverged validation_accuracy")
     with style.styled(plot.width), whole_folder(Path("report/figures")) as folder:
         figures = {
             "dip": dip_figure(dip, mechanism, plot),

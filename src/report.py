@@ -18,11 +18,12 @@ from markupsafe import Markup, escape
 from pydantic import TypeAdapter
 
 from bnstudy import BadInput, run
-from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, read_findings
+from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, POINTS, read_findings
 from bnstudy.analysis.headline import SUMMARIES, result
+from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
 from bnstudy.params import load
-from bnstudy.records import read_csv, read_reproductions
+from bnstudy.records import read_csv, read_plot, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
 from bnstudy.tuning import CHOICES, remark
 
@@ -100,6 +101,22 @@ def summaries(arms: list[str]) -> dict[str, dict[str, Any]]:
     return {arm: read_json(path, kind) for arm in arms if (path := SUMMARIES / f"{arm}.json").exists()}
 
 
+def batch_sizes() -> list[dict[str, Any]]:
+    """Of each batch size: each contestant's rate and mean accuracy over the seeds, and the paired difference."""
+    table, sizes = read_plot("batch", "contestant batch_size learning_rate seed validation_accuracy edge"), []
+    table["edge"] = table["edge"].astype(object).fillna("")  # no text at all reads as numbers
+    for size, rows in table.groupby("batch_size"):
+        cells = {name: cell.set_index("seed") for name, cell in rows.groupby("contestant")}
+        accuracies = {name: cell["validation_accuracy"] for name, cell in cells.items()}
+        difference = POINTS.text(estimate(list(accuracies["with"] - accuracies["without"]))) if len(cells) > 1 else ""
+        shown = {
+            name: {"accuracy": accuracies[name].mean(), **cell.iloc[0][["learning_rate", "edge"]]}
+            for name, cell in cells.items()
+        }
+        sizes.append({"size": size, "cells": shown, "difference": difference})
+    return sizes
+
+
 def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
@@ -159,6 +176,7 @@ def main() -> None:
         "findings": findings,
         "result": said,
         "pictures": pictures(),
+        "steps": {name: arm.steps for name, arm in params.arms.items()} | {AVERAGES_ARM: params.averages.steps},
         "summaries": summaries([*params.study.arms, AVERAGES_ARM]),
         "choices": choices,
         "first": first_version(),
@@ -177,6 +195,8 @@ def main() -> None:
         "study": params.study,
         "averages": params.averages,
         "long": params.long,
+        "batch": params.batch,
+        "batch_sizes": batch_sizes(),
         "rules": params.rules,
     }
     pages = {name: render(f"{name}.j2", known) for name in ("index.html", "README.md")}

@@ -126,14 +126,19 @@ def write_charts() -> None:
             for seed in (10, 11)
         ],
     )
+    write_batch((10, 11))
+
+
+def write_batch(seeds: Iterable[int]) -> None:
+    """The contest's networks at each batch size, in the current folder."""
     write_table(
         "batch",
-        ["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy"],
+        ["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy", "edge"],
         [
-            (contestant, size, 0.1, seed, gain + 0.01 * place + 0.001 * (seed - 10))
+            (contestant, size, 0.1, seed, gain + 0.01 * place + 0.001 * (seed - 10), "lowest" if size == 64 else "")
             for contestant, gain in (("without", 0.94), ("with", 0.95))
             for place, size in enumerate([64, 256, 1024])
-            for seed in (10, 11)
+            for seed in seeds
         ],
     )
 
@@ -211,6 +216,7 @@ def write_results() -> None:
     runs = [f"train/note_plain/{seed}" for seed in range(10, 20)]
     write_json("metrics/environment.json", [ENVIRONMENT | {"runs": runs}, {"python": "3.11", "numpy": "2.4.6"}])
     write_json("settings/choices.json", CHOICES)
+    write_batch(range(10, 16))
     shutil.copytree(ROOT / "data/first_version", "data/first_version", dirs_exist_ok=True)
     shutil.copytree(ROOT / "docs", "docs", dirs_exist_ok=True)
     shutil.copy(ROOT / "params.yaml", ".")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -53,7 +54,7 @@ TABLES = {
     "ladder": ["rung", "label", "from", "seeds", "accuracy", "change", "low", "high", "side"],
     "rates": ["network", "learning_rate", "seed", "diverged", "validation_accuracy"],
     "tolerance": ["contestant", "learning_rate", "seed", "diverged", "validation_accuracy"],
-    "batch": ["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy"],
+    "batch": ["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy", "edge"],
 }
 
 
@@ -257,6 +258,22 @@ def test_the_mechanism_is_compared_with_precise_statistics(copy: Path) -> None:
 
 def test_batch_sizes_are_shown_on_the_judged_seeds_alone(copy: Path) -> None:
     assert {row["seed"] for row in rows("plots/batch.csv")} == {"10", "11"}
+
+
+def test_a_batch_size_says_where_its_rate_is_an_end_of_those_tried() -> None:
+    keys = ["contestant", "batch_size", "learning_rate", "seed", "diverged", "validation_accuracy"]
+    tried = {
+        ("without", 64): [0.01, 0.03],
+        ("with", 64): [0.1, 0.3],
+        ("with", 16): [0.05, 0.1, 0.3],
+        ("with", 8): [0.1],
+    }
+    runs = [(*cell, rate, 100, 0, 0.9) for cell, rates in tried.items() for rate in rates]
+    runs += [(*cell, 0.1 if cell[0] == "with" else 0.03, 10, 0, 0.95) for cell in tried]
+    batch = PARAMS.batch.model_copy(update={"tuning_seeds": [100], "seeds": [10]})
+    found = evaluate.batch_table(pd.DataFrame(runs, columns=keys), batch)
+    assert list(found["edge"]) == ["highest", "lowest", "", ""]
+    assert list(found["seed"]) == [10] * 4
 
 
 def test_a_summary_holds_three_values_per_arm(copy: Path) -> None:

@@ -123,7 +123,10 @@ def test_a_browser_shows_the_page_on_a_phone(copy: Path) -> None:
     assert console == []
 
 
-def test_it_prints_on_two_to_four_pages(copy: Path) -> None:
+@pytest.mark.parametrize("study", ["made up", "ours"])
+def test_it_prints_on_two_to_four_pages(copy: Path, study: str) -> None:
+    if study == "ours":
+        shutil.copy(ROOT / PAGES[0], copy / PAGES[0])
     chromium(copy / PAGES[0], "--no-pdf-header-footer", "--print-to-pdf=printed.pdf")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", (copy / "report/printed.pdf").read_bytes())) <= 4
 
@@ -279,8 +282,25 @@ def test_the_arms_that_were_run_stand_with_their_summaries(copy: Path) -> None:
     write_json("metrics/summary/removed.json", summary)
     report.main()
     page = text_of(copy, PAGES[0]).replace("<wbr>", "")
-    assert "<code>note_plain</code></td><td>64.10%</td><td>–</td><td>3 of 10</td>" in page
+    assert "<code>note_plain</code></td><td>2,000</td><td>64.10%</td><td>–</td><td>3 of 10</td>" in page
     assert "removed" not in page
+
+
+def test_batch_sizes_are_compared_over_pairs_of_a_seed(copy: Path) -> None:
+    page = text_of(copy, PAGES[0])
+    # Accuracies rise by 0.001 from seed to seed of six, by 0.01 from size to size; all pairs differ by 0.01.
+    lowest, difference = " (the lowest tried)", "+1.00 points (96% interval +1.00 to +1.00)"
+    for size, without, with_it, edge in (
+        ("64", "94.25", "95.25", lowest),
+        ("256", "95.25", "96.25", ""),
+        ("1,024", "96.25", "97.25", ""),
+    ):
+        cells = [f"{accuracy}% at the rate 0.1{edge}" for accuracy in (without, with_it)]
+        assert f"<td>{size}</td><td>{cells[0]}</td><td>{cells[1]}</td><td>{difference}</td>" in page
+    table = (copy / "plots/batch.csv").read_text().splitlines()
+    (copy / "plots/batch.csv").write_text("\n".join(line for line in table if not line.startswith("without")))
+    report.main()
+    assert "<td>64</td><td></td><td>95.25% at the rate 0.1 (the lowest tried)</td><td></td>" in text_of(copy, PAGES[0])
 
 
 def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:
@@ -306,7 +326,13 @@ def test_the_same_bytes_whatever_the_settings_of_the_machine(whole: Path, copy: 
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics/claims.json", "metrics/environment.json", "settings/choices.json", "data/first_version/warmup.csv"],
+    [
+        "metrics/claims.json",
+        "metrics/environment.json",
+        "settings/choices.json",
+        "data/first_version/warmup.csv",
+        "plots/batch.csv",
+    ],
 )
 def test_an_input_that_is_missing_or_damaged_is_named_before_anything_is_written(copy: Path, name: str) -> None:
     shutil.rmtree("report")
