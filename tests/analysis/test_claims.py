@@ -320,6 +320,22 @@ def test_a_seed_beyond_the_rule_refutes_what_another_cannot_show() -> None:
     assert findings(averages=pd.concat([mixed[0], mixed[1]]))[6].verdict == "not shown"
 
 
+def test_a_least_before_the_averages_first_rise_is_named_and_looked_past() -> None:
+    """In one seed, accuracy is least when nothing has been learned yet: its dip lies where the others' do."""
+    early = HELD.averages.copy()
+    its = (early["seed"] == 10) & (early["statistics"] == "moving") & (early["decay"] == 0.99)
+    for step, accuracy in {5: 0.3, 6: 0.2, 7: 0.05}.items():
+        early.loc[its & (early["step"] == step), "accuracy"] = accuracy
+    found = findings(averages=early)[6]
+    assert found.verdict == "refuted"
+    assert found.described[1] == "Beyond the rule: in seed 10 at 0.99 (least after 7 updates)."
+    assert held()[6].described[1] == "Beyond the rule: in no seed, at no decay."
+    assert found.described[2] == held()[6].described[2]
+    ends = re.search(r"left: (0\.\d+) to (0\.\d+),", found.described[2])
+    assert ends
+    assert float(ends[1]) < 0.25 < float(ends[2])
+
+
 def test_one_lucky_evaluation_is_no_crossing() -> None:
     lucky = HELD.curves.copy()
     lucky.loc[(lucky["arm"] == "note_plain") & (lucky["step"] == 10), "validation_accuracy"] = 0.99

@@ -1,7 +1,7 @@
 """The nine claims: what each says, its endpoint, the rule that judges it, and how it is measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -276,15 +276,27 @@ def bottom(apart: "pd.Series[float]", decay: float) -> tuple[float, float, float
     return value, low, high
 
 
-def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
+def is_beyond(found: tuple[float, float, float], rule: Rule) -> bool:
+    """Whether a `bottom` lies beyond the rule, wherever between the evaluations beside it."""
+    return found[2] < (rule.above or 0) or found[1] > (rule.below or 1)
+
+
+def risen(apart: "pd.Series[float]", decay: float, left: float) -> "pd.Series[float]":
+    """The gaps from the averages' first rise on: the highest while more than `left` of the start is left."""
+    early = apart[[decay**step > left for step in apart.index]]
+    return apart if early.empty else apart.loc[early.idxmax() :]
+
+
+def bottoms(gaps: Iterable["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
     """Over the seeds' gaps, the geometric mean, the least and the most of what the bottom's weight can be.
 
     Those of one seed alone where it lies beyond the rule; no ends where a seed has no dip, its gap never being below
     -`depth`, or with fewer than 6 seeds.
     """
+    gaps = list(gaps)
     found = [bottom(apart, decay) for apart in gaps]
     dips = [one for one, apart in zip(found, gaps, strict=True) if apart.min() < -depth]
-    beyond = [one for one in dips if one[2] < (rule.above or 0) or one[1] > (rule.below or 1)]
+    beyond = [one for one in dips if is_beyond(one, rule)]
     used = beyond[:1] or found
     value = math.exp(np.mean([math.log(weight) for weight, _, _ in used]))
     if len(found) < 6 or (len(dips) < len(found) and not beyond):
@@ -304,15 +316,28 @@ def dip(results: Results) -> Claim:
     if not decays:
         return claim(None)
     rule = Rule(above=rules.dip_from, below=rules.dip_to)
-    gaps = {decay: [gap(results, seed, decay) for seed in run_lengths(results)] for decay in decays}
-    found = {decay: bottoms(its, decay, rule, rules.warm_within) for decay, its in gaps.items()}
-    depths = ", ".join(f"{POINTS.number(max(apart.min() for apart in its))} at {d:g}" for d, its in gaps.items())
+    gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
+    found = {decay: bottoms(its.values(), decay, rule, rules.warm_within) for decay, its in gaps.items()}
+    beyond, late = list[str](), list[float]()
+    for decay, its in gaps.items():
+        for seed, apart in its.items():
+            late.append(bottom(risen(apart, decay, rules.dip_to), decay)[0])
+            if is_beyond(bottom(apart, decay), rule):
+                beyond.append(f"in seed {seed} at {decay:g} (least after {apart.idxmin():,} updates)")
+    depths = ", ".join(
+        f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in gaps.items()
+    )
     return claim(
         Measured(
             [(f"decay {decay:g}", one, WEIGHT, rule) for decay, one in found.items()],
             f"At the bottom of the dip {spread([one.value for one in found.values() if one.value])} of the start is "
             f"left, at the decays {names}{since(found[decays[0]])}.",
-            described=(f"Its depth in points, in the seed where it is shallowest: {depths}.",),
+            described=(
+                f"Its depth in points, in the seed where it is shallowest: {depths}.",
+                f"Beyond the rule: {', '.join(beyond) or 'in no seed, at no decay'}.",
+                "Looked for after the averages' first rise alone, their best while more than "
+                f"{rules.dip_to:g} of the start is left: {spread(late)}, over all seeds and decays.",
+            ),
         )
     )
 
