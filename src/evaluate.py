@@ -51,7 +51,6 @@ PATH = {  # from the note's network to the tuned batch norm; each rung is compar
     "own_rate": "Batch norm, its own rate",
     "everywhere": "Batch norm of the logits too",
 }
-RATES = ["learning_rate", "seed", "diverged", "validation_accuracy"]
 ASIDE = {"he": "He's initial weights", "he_ramp": "… and the rate ramped up"}  # compared with the first rung
 
 
@@ -119,8 +118,8 @@ def batch_table(table: pd.DataFrame, batch: Batch) -> pd.DataFrame:
     for _, rows in table.groupby(["contestant", "batch_size"], sort=False):
         judged, tuning = (rows[rows["seed"].isin(seeds)] for seeds in (batch.seeds, batch.tuning_seeds))
         edge = edge_of(judged["learning_rate"].iloc[0], tuning["learning_rate"])
-        cells.append(judged[["contestant", "batch_size", *RATES]].assign(edge=edge or ""))
-    return pd.concat(cells).drop(columns="diverged")
+        cells.append(judged.assign(edge=edge or ""))
+    return pd.concat(cells)[["contestant", "batch_size", "learning_rate", "seed", "validation_accuracy", "edge"]]
 
 
 def environments(params: Params) -> list[dict[str, Any]]:
@@ -170,8 +169,9 @@ def main() -> None:
     write_table("dip", dip)
     write_table("mechanism", mechanism_table(mechanism))
     write_table("ladder", ladder)
-    write_table("rates", sweep[["network", *RATES]])
-    write_table("tolerance", tolerance[["contestant", *RATES]])
+    rates = ["learning_rate", "seed", "diverged", "validation_accuracy"]
+    write_table("rates", sweep[["network", *rates]])
+    write_table("tolerance", tolerance[["contestant", *rates]])
     write_table("batch", batch_table(batch, params.batch))
     for stage in ("sweep", "refine", "train", "averages", "mechanism", "tolerance", "batch"):
         forget_finished(stage)

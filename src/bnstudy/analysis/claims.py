@@ -1,7 +1,7 @@
 """The nine claims: what each says, its endpoint, the rule that judges it, and how it is measured."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -276,9 +276,10 @@ def bottom(apart: "pd.Series[float]", decay: float) -> tuple[float, float, float
     return value, low, high
 
 
-def is_beyond(found: tuple[float, float, float], rule: Rule) -> bool:
-    """Whether a `bottom` lies beyond the rule, wherever between the evaluations beside it."""
-    return found[2] < (rule.above or 0) or found[1] > (rule.below or 1)
+def is_beyond(apart: "pd.Series[float]", decay: float, rule: Rule, depth: float) -> bool:
+    """Whether there is a dip, the least gap below -`depth`, and its bottom lies beyond the rule wherever it can be."""
+    _, low, high = bottom(apart, decay)
+    return bool(apart.min() < -depth) and (high < (rule.above or 0) or low > (rule.below or 1))
 
 
 def risen(apart: "pd.Series[float]", decay: float, left: float) -> "pd.Series[float]":
@@ -287,19 +288,17 @@ def risen(apart: "pd.Series[float]", decay: float, left: float) -> "pd.Series[fl
     return apart if early.empty else apart.loc[early.idxmax() :]
 
 
-def bottoms(gaps: Iterable["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
+def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
     """Over the seeds' gaps, the geometric mean, the least and the most of what the bottom's weight can be.
 
     Those of one seed alone where it lies beyond the rule; no ends where a seed has no dip, its gap never being below
     -`depth`, or with fewer than 6 seeds.
     """
-    gaps = list(gaps)
-    found = [bottom(apart, decay) for apart in gaps]
-    dips = [one for one, apart in zip(found, gaps, strict=True) if apart.min() < -depth]
-    beyond = [one for one in dips if is_beyond(one, rule)]
+    found, flat = [bottom(apart, decay) for apart in gaps], any(apart.min() >= -depth for apart in gaps)
+    beyond = [bottom(apart, decay) for apart in gaps if is_beyond(apart, decay, rule, depth)]
     used = beyond[:1] or found
     value = math.exp(np.mean([math.log(weight) for weight, _, _ in used]))
-    if len(found) < 6 or (len(dips) < len(found) and not beyond):
+    if len(found) < 6 or (flat and not beyond):
         return Estimate(value, -math.inf, math.inf, None, len(found))
     return Estimate(value, min(low for _, low, _ in used), max(high for *_, high in used), None, len(found))
 
@@ -317,13 +316,14 @@ def dip(results: Results) -> Claim:
         return claim(None)
     rule = Rule(above=rules.dip_from, below=rules.dip_to)
     gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
-    found = {decay: bottoms(its.values(), decay, rule, rules.warm_within) for decay, its in gaps.items()}
-    beyond, late = list[str](), list[float]()
-    for decay, its in gaps.items():
-        for seed, apart in its.items():
-            late.append(bottom(risen(apart, decay, rules.dip_to), decay)[0])
-            if is_beyond(bottom(apart, decay), rule):
-                beyond.append(f"in seed {seed} at {decay:g} (least after {apart.idxmin():,} updates)")
+    found = {decay: bottoms(list(its.values()), decay, rule, rules.warm_within) for decay, its in gaps.items()}
+    every = [(decay, seed, apart) for decay, its in gaps.items() for seed, apart in its.items()]
+    late = [bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, _, apart in every]
+    beyond = [
+        f"in seed {seed} at {decay:g} (least after {apart.idxmin():,} updates)"
+        for decay, seed, apart in every
+        if is_beyond(apart, decay, rule, rules.warm_within)
+    ]
     depths = ", ".join(
         f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in gaps.items()
     )
