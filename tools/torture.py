@@ -515,18 +515,28 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     tried, survived, notes = Counter[str](), Counter[str](), dict[str, str]()
-    with TemporaryDirectory(prefix="bnstudy-torture-") as folder, ProcessPoolExecutor(2) as workers:
+    with (
+        TemporaryDirectory(prefix="bnstudy-torture-", ignore_cleanup_errors=True) as folder,
+        ProcessPoolExecutor(2) as workers,
+    ):
         ended = {}
         for name in arguments.only:
             choices = random.Random(f"{arguments.seed} {name}")
             setting = Setting(Path(folder), choices, arguments.kills, arguments.cases)
             ended[name] = workers.submit(torture, name, setting)
-        for name, future in ended.items():
-            cases, why = future.result()
-            notes |= {name: why} if why else {}
-            for row, _, faults in cases:
-                tried[row] += 1
-                survived[row] += not faults
+        try:
+            for name, future in ended.items():
+                cases, why = future.result()
+                notes |= {name: why} if why else {}
+                for row, _, faults in cases:
+                    tried[row] += 1
+                    survived[row] += not faults
+        except KeyboardInterrupt:
+            for worker in psutil.Process().children():
+                worker.suspend()  # it would go on to the next row
+            for process in psutil.Process().children(recursive=True):
+                process.kill()
+            sys.exit("interrupted; the folders that it worked in are removed")
     print("\n| what was tried | how many | survived |\n| --- | --: | --: |")
     for row, count in tried.items():
         print(f"| {row} | {count} | {survived[row]} |")

@@ -1,7 +1,13 @@
 """A few cases of `make torture`, so that it still runs when it is wanted."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
+
+import psutil
 
 from conftest import ROOT, run
 
@@ -12,3 +18,13 @@ def test_a_few_cases_survive() -> None:
     counts = re.findall(r"^\| (.+) \| (\d+) \| (\d+) \|$", printed, re.MULTILINE)
     assert len(counts) == 2, printed
     assert all(tried == survived != "0" for _, tried, survived in counts), printed
+
+
+def test_an_interrupt_ends_everything_that_it_started() -> None:
+    words = [sys.executable, "tools/torture.py", "--only", "saves", "environment"]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(started := psutil.Process(process.pid).children(recursive=True)) < 3:  # two workers, and what one runs
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    assert not psutil.wait_procs(started, 10)[1]
