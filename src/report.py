@@ -22,7 +22,7 @@ from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, POINTS, read_find
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
-from bnstudy.params import load
+from bnstudy.params import Study, load
 from bnstudy.records import read_csv, read_plot, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
 from bnstudy.tuning import CHOICES, remark
@@ -117,6 +117,12 @@ def batch_sizes() -> list[dict[str, Any]]:
     return sizes
 
 
+def preliminary(study: Study) -> str:
+    """What is said of verdicts over fewer seeds than were registered."""
+    made, registered = len(study.seeds), study.registered
+    return f" All verdicts are preliminary: {made} of {registered} registered seeds." if made < registered else ""
+
+
 def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
@@ -170,7 +176,9 @@ def main() -> None:
     changes = CHANGES.read_text(encoding="utf-8").partition("\n")[2].strip()
     environments = read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))
     name = DATA_NAMES[params.data.source]
-    said = result(findings) if params.data.source == "mnist" else f"On {name}: {result(findings)}"
+    said = f"On {name}: {result(findings)}"
+    if params.data.source == "mnist":
+        said = f"{result(findings)}{preliminary(params.study)}"
     known = {
         "data_name": name,
         "findings": findings,

@@ -19,6 +19,7 @@ import plot
 import report
 from bnstudy import BadInput
 from bnstudy.analysis.claim import MARKS
+from bnstudy.params import load
 from conftest import ROOT, browse, chromium, run
 from tables import CHOICES, ENVIRONMENT, FINDINGS, write_json, write_plots, write_results
 
@@ -301,6 +302,12 @@ def test_batch_sizes_are_compared_over_pairs_of_a_seed(copy: Path) -> None:
     (copy / "plots/batch.csv").write_text("\n".join(line for line in table if not line.startswith("without")))
     report.main()
     assert "<td>64</td><td></td><td>95.25% at the rate 0.1 (the lowest tried)</td><td></td>" in text_of(copy, PAGES[0])
+
+
+def test_verdicts_over_fewer_seeds_than_were_registered_are_called_preliminary() -> None:
+    study = load(ROOT / "params.yaml").study.model_copy(update={"seeds": [10, 11, 12], "registered": 4})
+    assert report.preliminary(study) == " All verdicts are preliminary: 3 of 4 registered seeds."
+    assert report.preliminary(study.model_copy(update={"registered": 3})) == ""
 
 
 def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:

@@ -228,6 +228,7 @@ class Refine(Section):
 
 class Study(Section):
     seeds: Seeds
+    registered: Count
     arms: Names
 
 
