@@ -319,11 +319,11 @@ def dip(results: Results) -> Claim:
     found = {decay: bottoms(list(its.values()), decay, rule, rules.warm_within) for decay, its in gaps.items()}
     every = [(decay, seed, apart) for decay, its in gaps.items() for seed, apart in its.items()]
     late = [bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, _, apart in every]
-    beyond = [
-        f"in seed {seed} at {decay:g} (least after {apart.idxmin():,} updates)"
-        for decay, seed, apart in every
-        if is_beyond(apart, decay, rule, rules.warm_within)
-    ]
+    beyond: dict[tuple[int, int], list[str]] = {}
+    for decay, seed, apart in every:
+        if is_beyond(apart, decay, rule, rules.warm_within):
+            beyond.setdefault((seed, int(str(apart.idxmin()))), []).append(f"{decay:g}")
+    listed = [f"seed {seed} at {', '.join(at)} (least after {step:,} updates)" for (seed, step), at in beyond.items()]
     depths = ", ".join(
         f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in gaps.items()
     )
@@ -334,7 +334,7 @@ def dip(results: Results) -> Claim:
             f"left, at the decays {names}{since(found[decays[0]])}.",
             described=(
                 f"Its depth in points, in the seed where it is shallowest: {depths}.",
-                f"Beyond the rule: {', '.join(beyond) or 'in no seed, at no decay'}.",
+                f"Beyond the rule: {'; '.join(listed) or 'no seed, at no decay'}.",
                 "Looked for after the averages' first rise alone, their best while more than "
                 f"{rules.dip_to:g} of the start is left: {spread(late)}, over all seeds and decays.",
             ),
