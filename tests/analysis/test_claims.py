@@ -329,6 +329,10 @@ def test_a_least_before_the_averages_first_rise_is_named_and_looked_past() -> No
     found = findings(averages=early)[6]
     assert found.verdict == "refuted"
     assert found.described[1] == "Beyond the rule: seed 10 at 0.98, 0.99 (least after 7 updates)."
+    assert [part.part for part in found.parts if "seed" in part.part] == [
+        f"decay {d}, seed 10 alone" for d in (0.98, 0.99)
+    ]
+    assert "(in 68 of 70 cases, one per seed and decay) or 0.87 to 0.93 of the start is left" in found.sentence
     flat = findings(averages=averages(at=0.5, depth=0.005))[6]  # far from a quarter, but no dip
     assert held()[6].described[1] == flat.described[1] == "Beyond the rule: no seed, at no decay."
     assert found.described[2] == held()[6].described[2]

@@ -1,7 +1,7 @@
 """The nine claims: what each says, its endpoint, the rule that judges it, and how it is measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -303,6 +303,23 @@ def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth:
     return Estimate(value, min(low for _, low, _ in used), max(high for *_, high in used), None, len(found))
 
 
+def least_gaps(gaps: Mapping[float, Mapping[int, "pd.Series[float]"]], rule: Rule, depth: float) -> pd.DataFrame:
+    """One row per decay and seed: the update of the least gap, the start's weight there, whether it `is_beyond`."""
+    rows = [
+        (decay, seed, int(str(apart.idxmin())), bottom(apart, decay)[0], is_beyond(apart, decay, rule, depth))
+        for decay, its in gaps.items()
+        for seed, apart in its.items()
+    ]
+    return pd.DataFrame(rows, columns=["decay", "seed", "step", "weight", "beyond"])
+
+
+def weights(least: pd.DataFrame) -> str:
+    """Of the start at the least gaps: those beyond the rule apart from the others, if there are both."""
+    sides = [list(side) for _, side in least.groupby("beyond")["weight"]]
+    most = f" (in {len(sides[0])} of {len(least)} cases, one per seed and decay)" if len(sides) > 1 else ""
+    return spread(sides[0]) + most + "".join(f" or {spread(side)}" for side in sides[1:])
+
+
 def dip(results: Results) -> Claim:
     rules, (decays, names) = results.params.rules, judged(results)
     claim = partial(
@@ -317,21 +334,24 @@ def dip(results: Results) -> Claim:
     rule = Rule(above=rules.dip_from, below=rules.dip_to)
     gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
     found = {decay: bottoms(list(its.values()), decay, rule, rules.warm_within) for decay, its in gaps.items()}
-    every = [(decay, seed, apart) for decay, its in gaps.items() for seed, apart in its.items()]
-    late = [bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, _, apart in every]
-    beyond: dict[tuple[int, int], list[str]] = {}
-    for decay, seed, apart in every:
-        if is_beyond(apart, decay, rule, rules.warm_within):
-            beyond.setdefault((seed, int(str(apart.idxmin()))), []).append(f"{decay:g}")
-    listed = [f"seed {seed} at {', '.join(at)} (least after {step:,} updates)" for (seed, step), at in beyond.items()]
+    least = least_gaps(gaps, rule, rules.warm_within)
+    late = [
+        bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, its in gaps.items() for apart in its.values()
+    ]
+    beyond = least[least["beyond"]]
+    alone = {decay: f", seed {seed} alone" for decay, seed in beyond.groupby("decay")["seed"].first().items()}
+    listed = [
+        f"seed {seed} at {', '.join(f'{decay:g}' for decay in rows['decay'])} (least after {step:,} updates)"
+        for (seed, step), rows in beyond.groupby(["seed", "step"])
+    ]
     depths = ", ".join(
         f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in gaps.items()
     )
     return claim(
         Measured(
-            [(f"decay {decay:g}", one, WEIGHT, rule) for decay, one in found.items()],
-            f"At the bottom of the dip {spread([one.value for one in found.values() if one.value])} of the start is "
-            f"left, at the decays {names}{since(found[decays[0]])}.",
+            [(f"decay {decay:g}{alone.get(decay, '')}", one, WEIGHT, rule) for decay, one in found.items()],
+            f"At the decays {names}, accuracy by averages loses most where {weights(least)} of the start is left"
+            f"{since(found[decays[0]])}.",
             described=(
                 f"Its depth in points, in the seed where it is shallowest: {depths}.",
                 f"Beyond the rule: {'; '.join(listed) or 'no seed, at no decay'}.",
