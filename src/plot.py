@@ -119,7 +119,7 @@ def ladder_figure(ladder: pd.DataFrame, plot: Plot) -> Drawn:
             axes.plot(accuracy, y, "o", color=INK)
             said.append(f"{label}: {accuracy:.1%}")
             continue
-        before, color = accuracy - change, COLORS[2] if change >= 0 else COLORS[0]
+        before, color = accuracy - change, COLORS[0] if points(change).startswith("−") else COLORS[2]
         fill = "none" if row["side"] else color
         axes.vlines(before, heights[row["from"]], y, color=EDGE, linewidth=1, zorder=0.9)
         axes.barh(y, change, 0.36, before, facecolor=fill, edgecolor=color, linewidth=1.4)
