@@ -1,13 +1,16 @@
 """A bad params.yaml stops `dvc repro` with its message while every output is still there, wherever DVC's cache is."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from conftest import run
+from conftest import ENVIRONMENT, clone, run
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -105,3 +108,15 @@ def test_a_new_setting_of_the_runtime_or_a_comment_reruns_only_the_check(study: 
     assert run(study, "dvc", "repro").stdout.count("Running stage") == 1
     lock = study / "dvc.lock"
     assert outputs(study) | {lock: b""} == before | {lock: b""}
+
+
+def test_on_a_terminal_it_says_what_runs_now_and_how_to_undo_that(tmp_path: Path) -> None:
+    study, command = clone(tmp_path / "study"), [sys.executable, "src/check.py"]
+    terminal, inside = os.openpty()
+    subprocess.run(command, cwd=study, env=ENVIRONMENT, stdout=inside, check=True)
+    os.close(inside)
+    printed = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert printed.startswith("not in dvc.lock: new, or never run")
+    assert "`git restore params.yaml`" in printed
+    assert run(study, *command).stdout == ""

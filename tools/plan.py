@@ -5,6 +5,7 @@ whose bytes come out the same stops the chain. The settings that trainings depen
 its own, so that a change which reaches one arm threatens no other. No file of the study changes.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from bnstudy import BadInput, run
 
 WIDTH, LINES = 100, 30
+COST = Path("benchmarks/results/cost.csv")  # of each run of the committed study
 MISSING = {"deleted", "not in cache"}
 RESOLVERS = {"check", "shortlist", "tune"}  # what they write follows in a second from params.yaml and the records
 RUN, RESTORE, MAY = "will run", "restores", "may run"
@@ -248,16 +250,22 @@ def wrapped(words: list[str], width: int) -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
-def duration(stages: list[str], known: Plan, logs: Path) -> str:
-    """How long `stages` take one after the other: for each the median of what earlier runs of its script logged."""
-    scripts = [re.search(r"(\w+)\.py", known.commands[stage]) for stage in stages]
-    total = 0.0
-    for script, count in Counter(found[1] for found in scripts if found).items():
-        took = [json.loads(log.read_text())["seconds"] for log in (logs / script).rglob("*.json")]
-        total += count * statistics.median(took or [0])
+def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> str:
+    """How long `stages` take one after the other: for each the median of what earlier runs of its script logged.
+
+    Where none has run here, of what they took where the committed study was made.
+    """
+    scripts = Counter(found[1] for stage in stages if (found := re.search(r"(\w+)\.py", known.commands[stage])))
+    took = {name: [json.loads(log.read_text())["seconds"] for log in (logs / name).rglob("*.json")] for name in scripts}
+    by = "by earlier logs"
+    if not any(took.values()) and cost.exists():
+        by = "by what MNIST took"
+        for run in csv.DictReader(cost.read_text().splitlines()):
+            took.get(run["run"].partition("/")[0], []).append(float(run["seconds"]))
+    total = sum(count * statistics.median(took[name] or [0]) for name, count in scripts.items())
     if total < 60:
-        return f"{total:.0f} s by earlier logs" if total else ""
-    return f"{total / 3600:.1f} h by earlier logs" if total >= 5400 else f"{total / 60:.0f} min by earlier logs"
+        return f"{total:.0f} s {by}" if total else ""
+    return f"{total / 3600:.1f} h {by}" if total >= 5400 else f"{total / 60:.0f} min {by}"
 
 
 def told(found: Plan, logs: Path = Path("logs")) -> list[str]:

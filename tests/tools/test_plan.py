@@ -125,6 +125,9 @@ def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:
     found = Plan([], [], [], commands)
     assert plan.duration([*commands], found, tmp_path) == "50 min by earlier logs"
     assert plan.duration(["last"], found, tmp_path) == ""
+    cost = tmp_path / "cost.csv"
+    cost.write_text("run,seconds\ntrain/a/0,3000\ntrain/a/1,5000\nsweep/plain,10\n")
+    assert plan.duration([*commands], found, tmp_path / "none", cost) == "6.7 h by what MNIST took"
 
 
 NAMES = st.lists(st.from_regex(r"[a-z_]{1,12}(@[a-z_0-9.-]{1,15})?", fullmatch=True), unique=True, max_size=90)
