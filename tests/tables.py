@@ -154,8 +154,9 @@ def finding(id: int, claim: str, verdict: str, parts: Sequence[tuple[Any, ...]],
         "verdict": verdict,
         "p": None,
         "adjusted_p": None,
+        "why": "Its interval clears the rule, and the adjusted p is 0.0078.",
         "sentence": f"What became of claim {id}, with its numbers: 0.44 times the updates, between 0.40 and 0.49.",
-        "parts": [dict(zip(keys, part, strict=True)) | {"bound": "exact", "runs": 10} for part in parts],
+        "parts": [dict(zip(keys, part, strict=True)) | {"bound": "exact", "runs": 10, "agree": 9} for part in parts],
         "described": [],
     } | others
 

@@ -165,7 +165,12 @@ def test_each_claim_stands_with_its_numbers_and_verdict(whole: Path) -> None:
     for finding, row in zip(FINDINGS, rows, strict=True):
         card = " ".join(texts[f"claim_{finding['id']}"].split())
         assert f"{finding['id']}. {finding['claim']}" in card
-        for text in (finding["sentence"], finding["endpoint"], finding["rule"], *finding["described"]):
+        for text in (
+            f"{finding['sentence']} {finding['why']}",
+            finding["endpoint"],
+            finding["rule"],
+            *finding["described"],
+        ):
             assert text in card
         for text in (finding["claim"], f"{MARKS[finding['verdict']]} {finding['verdict']}"):
             assert text in card
@@ -174,7 +179,7 @@ def test_each_claim_stands_with_its_numbers_and_verdict(whole: Path) -> None:
             for text in (part["part"], part["estimate"], part["interval"]):
                 assert text in card
                 assert text in row
-            assert str(part["runs"]) in card
+            assert f"{part['agree']}/{part['runs']}" in card
         if finding["adjusted_p"] is not None:
             assert f"{finding['adjusted_p']:.2g}" in card
             assert f"| {finding['adjusted_p']:.2g} |" in row

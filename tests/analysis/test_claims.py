@@ -220,6 +220,29 @@ def test_where_some_runs_never_reach_the_target_the_claim_does_not_hold() -> Non
     assert [found[claim].verdict for claim in (1, 2)] == ["not shown"] * 2
     assert [found[claim].parts[0].bound for claim in (1, 2)] == ["at least"] * 2
     assert "9 of 10 runs" in found[2].sentence
+    assert found[2].parts[0].agree == 9
+    assert found[2].why == "Its interval does not clear the rule, nor lie beyond it."
+    assert re.search(r"at least [\d.]+ \(.*\), at most [\d.]+ times fewer\.$", found[2].sentence)
+
+
+def test_what_decides_a_verdict_is_said_in_words() -> None:
+    found = held()
+    assert re.fullmatch(r"Its interval clears the rule, and the adjusted p is 0\.\d+\.", found[2].why)
+    assert found[5].why == "All its intervals clear the rule."
+    assert all(part.agree == part.runs for finding in found.values() for part in finding.parts)
+    six = {n: t[t["seed"].isin(SEEDS[:6])] for n, t in vars(HELD).items() if isinstance(t, pd.DataFrame)}
+    few = findings(**six)[2]
+    assert (few.verdict, few.why) == ("not shown", "Its interval clears the rule, but the adjusted p is 0.22.")
+    assert findings(averages=averages(at=0.5))[6].why == "All its intervals lie beyond the rule."
+    assert findings(**{n: t[t["seed"] == 10] for n, t in six.items()})[2].why == ""
+
+
+def test_a_ratio_is_told_as_a_number_of_times_too() -> None:
+    sentences = [findings(curves=curves(own_rate=to_98, baseline=250))[2].sentence for to_98 in (50, 500)]
+    for sentence, value, words in zip(sentences, (5, 2), ("fewer", "as many"), strict=True):
+        told = re.search(rf"\), ([\d.]+) times {words}\.$", sentence)
+        assert told
+        assert float(told[1]) == pytest.approx(value, rel=0.1)
 
 
 def test_runs_are_compared_up_to_the_end_that_both_of_a_pair_have() -> None:
@@ -329,9 +352,7 @@ def test_a_least_before_the_averages_first_rise_is_named_and_looked_past() -> No
     found = findings(averages=early)[6]
     assert found.verdict == "refuted"
     assert found.described[1] == "Beyond the rule: seed 10 at 0.98, 0.99 (least after 7 updates)."
-    assert [part.part for part in found.parts if "seed" in part.part] == [
-        f"decay {d}, seed 10 alone" for d in (0.98, 0.99)
-    ]
+    assert [part.part for part in found.parts if "seed" in part.part] == [f"decay {d}, seed 10" for d in (0.98, 0.99)]
     assert "(in 68 of 70 cases, one per seed and decay) or 0.87 to 0.93 of the start is left" in found.sentence
     flat = findings(averages=averages(at=0.5, depth=0.005))[6]  # far from a quarter, but no dip
     assert held()[6].described[1] == flat.described[1] == "Beyond the rule: no seed, at no decay."

@@ -239,6 +239,12 @@ def test_fewer_than_six_runs_show_nothing() -> None:
     assert verdict(estimate([5.0] * 6), Rule(4, 6), None) == "holds"
 
 
+def test_each_run_keeps_its_own_ends() -> None:
+    assert estimate([1.0, 2.0]).ends == ((1.0, 1.0), (2.0, 2.0))
+    assert estimate([1.0, 2.0], lows=[0.5, 1.5], highs=[1.5, math.inf]).ends == ((0.5, 1.5), (1.5, math.inf))
+    assert [Rule(4, 6).allows(*ends) for ends in ((4.1, 5.9), (4.0, 5.9), (4.1, 6.0))] == [True, False, False]
+
+
 def test_several_demands_together() -> None:
     assert together(["holds", "holds"]) == "holds"
     assert together(["holds", "not shown"]) == "not shown"

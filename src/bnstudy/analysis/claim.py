@@ -3,7 +3,7 @@
 The claims themselves stand in `bnstudy.analysis.claims`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from bnstudy.analysis.inference import Bound, Estimate, Rule, holm, together, verdict
+from bnstudy.analysis.inference import SIGNIFICANT, Bound, Estimate, Rule, holm, together, verdict
 from bnstudy.params import Params
 from bnstudy.settings import read_json
 from bnstudy.tuning import Choices, digits
@@ -41,6 +41,7 @@ class Part(Record):
     high: float | None
     bound: Bound
     runs: int
+    agree: int  # of them, those whose own value lies within the rule, wherever between two evaluations it is
     verdict: Verdict
 
 
@@ -55,6 +56,7 @@ class Finding(Record):
     p: float | None
     adjusted_p: float | None
     sentence: str
+    why: str
     parts: tuple[Part, ...]
     described: tuple[str, ...]
 
@@ -106,7 +108,8 @@ class Unit:
     def text(self, found: Estimate) -> str:
         """The estimate, with its interval."""
         interval = self.interval(found)
-        return f"{self.estimate(found)} ({too_few(found.n) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
+        value = self.estimate(found).replace("≥", "at least").replace("≤", "at most")
+        return f"{value} ({too_few(found.n) or (f'{LEVEL} {interval}' if interval else 'no interval')})"
 
 
 RATIO, POINTS, FACTOR = Unit("#.3g"), Unit("+z.2f", " points", 100), Unit("#.3g", "×")
@@ -158,6 +161,7 @@ def finding(claim: Claim, adjusted_p: float | None) -> Finding:
         p=None if measured.p is None else digits(measured.p),
         adjusted_p=None if adjusted_p is None else digits(adjusted_p),
         sentence=measured.sentence,
+        why=decided(measured, verdicts, adjusted_p),
         parts=tuple(
             Part(
                 part=label,
@@ -168,12 +172,34 @@ def finding(claim: Claim, adjusted_p: float | None) -> Finding:
                 high=digits(found.high) if np.isfinite(found.high) else None,
                 bound=found.bound,
                 runs=found.n,
+                agree=sum(rule.allows(*ends) for ends in found.ends),
                 verdict=one,
             )
-            for (label, found, unit, _), one in zip(measured.parts, verdicts, strict=True)
+            for (label, found, unit, rule), one in zip(measured.parts, verdicts, strict=True)
         ),
         described=measured.described,
     )
+
+
+def decided(measured: Measured, verdicts: Sequence[Verdict], adjusted_p: float | None) -> str:
+    """What decides the verdict, in a sentence; empty where there is no interval, which is told with the estimate."""
+    if not verdicts or any(too_few(found.n) for _, found, *_ in measured.parts):
+        return ""
+
+    def intervals(count: int) -> str:
+        if len(verdicts) == 1:
+            return "Its interval"
+        return "All its intervals" if count == len(verdicts) else f"{count} of its {len(verdicts)} intervals"
+
+    if beyond := verdicts.count("refuted"):
+        return f"{intervals(beyond)} lie{'s' if beyond == 1 else ''} beyond the rule."
+    unclear = sum(not rule.allows(found.low, found.high) for _, found, _, rule in measured.parts)
+    if unclear:
+        return f"{intervals(unclear)} {'does' if unclear == 1 else 'do'} not clear the rule, nor lie beyond it."
+    clear = f"{intervals(len(verdicts))} {'clears' if len(verdicts) == 1 else 'clear'} the rule"
+    if adjusted_p is None:
+        return f"{clear}."
+    return f"{clear}, {'and' if adjusted_p < SIGNIFICANT else 'but'} the adjusted p is {adjusted_p:.2g}."
 
 
 def read_findings() -> list[Finding]:

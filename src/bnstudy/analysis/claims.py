@@ -91,7 +91,11 @@ def speed(
     return Measured(
         [(f"updates to {target:.0%}", found, FACTOR, Rule(below=below))],
         f"{names[0]} reaches {target:.0%} in {reached(with_it)}, {names[1]} in {reached(without)}: "
-        + (f"a ratio of {RATIO.text(found)}." if found.value else f"nothing bounds the ratio{since(found)}."),
+        + (
+            f"a ratio of {RATIO.text(found)}{fewer(found)}."
+            if found.value
+            else f"nothing bounds the ratio{since(found)}."
+        ),
         found.p,
         (
             f"With times interpolated between evaluations: {RATIO.text(compared(target, exactly=True))}.",
@@ -100,6 +104,15 @@ def speed(
             f"{accuracies[1]:.2%} without.",
         ),
     )
+
+
+def fewer(found: Estimate) -> str:
+    """A ratio of updates as a number of times."""
+    value = found.value or 1.0
+    bound = {"exact": "", "at most": "at least ", "at least": "at most "}.get(found.bound, "")
+    if value < 1:
+        return f", {bound}{RATIO.number(1 / value)} times fewer"
+    return f", {bound and found.bound + ' '}{RATIO.number(value)} times as many"
 
 
 def since(found: Estimate) -> str:
@@ -296,11 +309,12 @@ def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth:
     """
     found, flat = [bottom(apart, decay) for apart in gaps], any(apart.min() >= -depth for apart in gaps)
     beyond = [bottom(apart, decay) for apart in gaps if is_beyond(apart, decay, rule, depth)]
-    used = beyond[:1] or found
+    used, ends = beyond[:1] or found, tuple((low, high) for _, low, high in found)
     value = math.exp(np.mean([math.log(weight) for weight, _, _ in used]))
     if len(found) < 6 or (flat and not beyond):
-        return Estimate(value, -math.inf, math.inf, None, len(found))
-    return Estimate(value, min(low for _, low, _ in used), max(high for *_, high in used), None, len(found))
+        return Estimate(value, -math.inf, math.inf, None, len(found), ends=ends)
+    least, most = min(low for _, low, _ in used), max(high for *_, high in used)
+    return Estimate(value, least, most, None, len(found), ends=ends)
 
 
 def least_gaps(gaps: Mapping[float, Mapping[int, "pd.Series[float]"]], rule: Rule, depth: float) -> pd.DataFrame:
@@ -339,7 +353,7 @@ def dip(results: Results) -> Claim:
         bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, its in gaps.items() for apart in its.values()
     ]
     beyond = least[least["beyond"]]
-    alone = {decay: f", seed {seed} alone" for decay, seed in beyond.groupby("decay")["seed"].first().items()}
+    alone = {decay: f", seed {seed}" for decay, seed in beyond.groupby("decay")["seed"].first().items()}
     listed = [
         f"seed {seed} at {', '.join(f'{decay:g}' for decay in rows['decay'])} (least after {step:,} updates)"
         for (seed, step), rows in beyond.groupby(["seed", "step"])

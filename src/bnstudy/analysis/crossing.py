@@ -60,7 +60,9 @@ def ratio(a: Sequence[Crossing], b: Sequence[Crossing], *, null: float = 1.0, fl
         null=math.log(null),
     )
     value = None if result.value is None else rounded(math.exp(result.value))
-    return replace(result, value=value, low=rounded(math.exp(result.low)), high=rounded(math.exp(result.high)))
+    low, high = rounded(math.exp(result.low)), rounded(math.exp(result.high))
+    ends = tuple((rounded(math.exp(low)), rounded(math.exp(high))) for low, high in result.ends)
+    return replace(result, value=value, low=low, high=high, ends=ends)
 
 
 def geometric_mean(times: Sequence[Crossing], *, factor: float = 1.0) -> Estimate:

@@ -7,7 +7,7 @@ chance have symmetric differences, however skewed the runs themselves are.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -34,6 +34,7 @@ class Estimate:
     p: float | None  # two-sided, before `holm`; None: nothing was tested
     n: int  # runs, or pairs of runs
     bound: Bound = "exact"  # the true estimate is ... `value`: a run that never got there counts as the least it can be
+    ends: tuple[tuple[float, float], ...] = field(default=(), compare=False)  # each run's own least and most
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Rule:
 
     above: float | None = None
     below: float | None = None
+
+    def allows(self, low: float, high: float) -> bool:
+        """Whether all from `low` to `high` lies within the rule."""
+        return (self.above is None or low > self.above) and (self.below is None or high < self.below)
 
 
 def estimate(
@@ -60,7 +65,8 @@ def estimate(
     if null is not None:
         p = min(1.0, 2 * min(p_below(highs_N, null), p_below(-lows_N, -null)))
     value = None if bound == "none" else rounded(float(np.mean(values)))
-    return Estimate(value, interval(lows_N)[0], interval(highs_N)[1], p, len(values), bound)
+    ends = tuple(zip(lows_N.tolist(), highs_N.tolist(), strict=True))
+    return Estimate(value, interval(lows_N)[0], interval(highs_N)[1], p, len(values), bound, ends)
 
 
 def interval(values: Values) -> tuple[float, float]:
@@ -126,7 +132,7 @@ def verdict(result: Estimate, rule: Rule, adjusted_p: float | None) -> Verdict:
     above, below = rule.above, rule.below
     if (above is not None and result.high < above) or (below is not None and result.low > below):
         return "refuted"
-    clears = (above is None or result.low > above) and (below is None or result.high < below)
+    clears = rule.allows(result.low, result.high)
     return "holds" if clears and (adjusted_p is None or adjusted_p < SIGNIFICANT) else "not shown"
 
 
