@@ -1,11 +1,17 @@
 """What the README says: findings that the build wrote, commands that are there, no more than a first reader takes."""
 
 import re
+import shutil
 from itertools import takewhile
+from pathlib import Path
+
+import networkx as nx
+import pytest
+from dvc.repo import Repo
 
 import readme
 import tour
-from conftest import ROOT
+from conftest import ROOT, clone, run
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -28,6 +34,30 @@ def test_its_targets_and_files_are_there() -> None:
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE)) <= {*targets, "help"}
     for link in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
+def test_its_graph_is_that_of_the_stages() -> None:
+    """Each kind of stage once, and a way from one to another where a stage of that kind depends on one of this."""
+    drawn, made = nx.DiGraph(), nx.DiGraph()
+    for line in TEXT.partition("flowchart LR\n")[2].partition("```")[0].split():
+        nx.add_path(drawn, line.split("-->"))
+    with Repo(ROOT) as repo:
+        edges = repo.index.graph.edges
+        made.add_edges_from([b.addressing.partition("@")[0], a.addressing.partition("@")[0]] for a, b in edges)
+    assert set(nx.transitive_closure_dag(drawn).edges) == set(nx.transitive_closure_dag(made).edges)
+
+
+def test_what_goes_wrong_is_found_under_troubleshooting(tmp_path: Path) -> None:
+    """Without git, and below the top: the messages as DVC and make print them."""
+    study = clone(tmp_path / "study")
+    shutil.copy(ROOT / "Makefile", study)
+    said = [run(study / "src", *words, check=False).stderr for words in (["dvc", "repro"], ["make", "plan"])]
+    shutil.rmtree(study / ".git")
+    said += [run(study, *words, check=False).stderr for words in (["dvc", "repro"], ["git", "clone", ".", ".demo"])]
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    for words in said:
+        assert [message for message in re.findall("`(.+?)`", text) if message in words], words
 
 
 def test_each_command_of_dvc_is_run_by_a_test() -> None:
