@@ -245,6 +245,16 @@ def test_every_key_is_needed(tmp_path: Path, path: KeyPath) -> None:
     assert re.search(rf"^{re.escape('.'.join(path))}: is missing", message(tmp_path, tree), re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", [("study", "arms"), ("sweep", "networks")], ids=".".join)
+def test_a_new_name_comes_with_the_entry_that_it_takes(tmp_path: Path, path: KeyPath) -> None:
+    tree = changed(path, [*COMMITTED[path[0]][path[1]], "of_mine"])
+    entry = re.search("a new one is an entry `(of_mine: .*)` under `([a-z]+)`", message(tmp_path, tree))
+    assert entry
+    tree[entry[2]] |= yaml.safe_load(entry[1])
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    load(tmp_path / "params.yaml")
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -325,6 +325,10 @@ class Runtime(Section):
     launch: Launch
 
 
+NEW_NETWORK = "`{}: {{normalization: none, initializer: he, rate: chosen}}` under `networks`"
+NEW_ARM = "`{}: {{network: plain, rate: own, steps: 700}}` under `arms`"
+
+
 class Params(Section):
     data: Data
     train: Train
@@ -344,14 +348,15 @@ class Params(Section):
     runtime: Runtime
 
     def disagreements(self) -> Iterator[str]:
-        for key, names, known in (
-            ("sweep.networks", self.sweep.networks, self.networks),
-            ("study.arms", self.study.arms, self.arms),
-            ("long.arm", [self.long.arm], self.arms),
+        for key, names, known, new in (
+            ("sweep.networks", self.sweep.networks, self.networks, NEW_NETWORK),
+            ("study.arms", self.study.arms, self.arms, NEW_ARM),
+            ("long.arm", [self.long.arm], self.arms, NEW_ARM),
         ):
             for name in names:
                 if name not in known:
-                    yield f"{key}: {name} is not one of {', '.join(known)}{nearest(name, known)}"
+                    meant = nearest(name, known) or f"; a new one is an entry {new.format(name)}"
+                    yield f"{key}: {name} is not one of {', '.join(known)}{meant}"
         swept = {self.networks[name].kind() for name in self.sweep.networks if name in self.networks}
         for finalist in self.refine.finalists:
             if finalist not in swept:
