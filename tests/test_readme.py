@@ -32,8 +32,9 @@ def test_its_headline_is_that_of_the_report() -> None:
 def test_its_targets_and_files_are_there() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"(?:`|^)make ([a-z]+)", TEXT, re.MULTILINE)) <= {*targets, "help"}
+    cited = (ROOT / "CITATION.cff").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert (ROOT / link).exists(), link
+        assert f"url: {link}\n" in cited if link.startswith("https:") else (ROOT / link).exists(), link
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
