@@ -204,3 +204,12 @@ def test_cached_outputs_are_ignored_by_hand() -> None:
             path, options = (out, {}) if isinstance(out, str) else next(iter(out.items()))
             if options.get("cache", True):
                 assert any(f"/{path}".startswith(line) for line in ignored if line.startswith("/")), path
+
+
+def test_artifacts_are_the_folders_of_models_that_stages_write() -> None:
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    arms = yaml.safe_load((ROOT / "params.yaml").read_text())["study"]["arms"]
+    written = {"models/averages", *(f"models/train/{arm}" for arm in arms)}
+    assert {artifact["path"] for artifact in artifacts.values()} <= written
+    for name, path in (("averages", "models/averages/"), ("train", "models/train/${item.arm}/")):
+        assert any(f"{path}${{item.seed}}.safetensors" in out for out in STAGES[name]["outs"])
