@@ -89,8 +89,8 @@ def test_it_lists_who_made_a_run_again(copy: Path) -> None:
     assert not page.open
 
 
-COLOURS = """(() => {
-  const lightness = colour => colour.match(/[0-9.]+/g).slice(0, 3)
+COLORS = """(() => {
+  const lightness = color => color.match(/[0-9.]+/g).slice(0, 3)
     .map(part => part / 255).map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
     .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
   const page = lightness(getComputedStyle(document.body).backgroundColor);
@@ -107,7 +107,7 @@ COLOURS = """(() => {
 @pytest.mark.parametrize(("scheme", "light"), [("0", False), ("1", True)], ids=["dark", "light"])
 def test_all_text_is_read_in_the_dark_and_in_the_light(copy: Path, scheme: str, light: bool) -> None:
     """A contrast of 4.5 at least, as WCAG 2.2 asks for at level AA."""
-    found, _ = browse(copy / PAGES[0], COLOURS, f"--blink-settings=preferredColorScheme={scheme}")
+    found, _ = browse(copy / PAGES[0], COLORS, f"--blink-settings=preferredColorScheme={scheme}")
     assert len(found) > 40
     assert {page > 0.5 for page, *_ in found} == {light}
     assert [(contrast, element) for _, contrast, element in found if contrast < 4.5] == []
