@@ -8,6 +8,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 from dvc.repo import Repo
+from markdown_it import MarkdownIt
 
 import readme
 import tour
@@ -27,6 +28,12 @@ def test_its_headline_is_that_of_the_report() -> None:
         assert readme.written(TEXT, report.read_text()) == TEXT
     else:
         assert "have not been made yet" in TEXT
+
+
+def test_its_verdicts_are_one_table() -> None:
+    """As Markdown is read: without a bar before it, `1.` begins a list."""
+    rows = MarkdownIt().enable("table").render(TEXT).partition("<th>claim</th>")[2].partition("</table>")[0]
+    assert re.findall(r"<td>(\d)\.", rows) == [*"123456789"]
 
 
 def test_its_targets_and_files_are_there() -> None:

@@ -18,7 +18,9 @@ def written(page: str, report: str) -> str:
     shown = [said, *(picture.replace("](", "](report/") for picture in pictures)]
     verdicts = re.findall(r"^\| (\d\. .+?) \|.*\| (\S .+?) \|$", report, re.MULTILINE)
     if verdicts:
-        shown.append("\n".join(["claim | verdict", "--- | ---", *(f"{claim} | {word}" for claim, word in verdicts)]))
+        shown.append(
+            "\n".join(["|claim | verdict|", "|--- | ---|", *(f"|{claim} | {word}|" for claim, word in verdicts)])
+        )
     return between(page, "headline", "\n\n".join(shown) + "\n")
 
 
