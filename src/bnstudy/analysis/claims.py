@@ -109,10 +109,12 @@ def speed(
 def fewer(found: Estimate) -> str:
     """A ratio of updates as a number of times."""
     value = found.value or 1.0
-    bound = {"exact": "", "at most": "at least ", "at least": "at most "}.get(found.bound, "")
+    bound, opposite = {"at most": ("at most ", "at least "), "at least": ("at least ", "at most ")}.get(
+        found.bound, ("", "")
+    )
     if value < 1:
-        return f", {bound}{RATIO.number(1 / value)} times fewer"
-    return f", {bound and found.bound + ' '}{RATIO.number(value)} times as many"
+        return f", {opposite}{RATIO.number(1 / value)} times fewer"
+    return f", {bound}{RATIO.number(value)} times as many"
 
 
 def since(found: Estimate) -> str:
@@ -289,42 +291,39 @@ def bottom(apart: "pd.Series[float]", decay: float) -> tuple[float, float, float
     return value, low, high
 
 
-def is_beyond(apart: "pd.Series[float]", decay: float, rule: Rule, depth: float) -> bool:
-    """Whether there is a dip, the least gap below -`depth`, and its bottom lies beyond the rule wherever it can be."""
-    _, low, high = bottom(apart, decay)
-    return bool(apart.min() < -depth) and (high < (rule.above or 0) or low > (rule.below or 1))
-
-
 def risen(apart: "pd.Series[float]", decay: float, left: float) -> "pd.Series[float]":
     """The gaps from the averages' first rise on: the highest while more than `left` of the start is left."""
     early = apart[[decay**step > left for step in apart.index]]
     return apart if early.empty else apart.loc[early.idxmax() :]
 
 
-def bottoms(gaps: Sequence["pd.Series[float]"], decay: float, rule: Rule, depth: float) -> Estimate:
-    """Over the seeds' gaps, the geometric mean, the least and the most of what the bottom's weight can be.
-
-    Those of one seed alone where it lies beyond the rule; no ends where a seed has no dip, its gap never being below
-    -`depth`, or with fewer than 6 seeds.
-    """
-    found, flat = [bottom(apart, decay) for apart in gaps], any(apart.min() >= -depth for apart in gaps)
-    beyond = [bottom(apart, decay) for apart in gaps if is_beyond(apart, decay, rule, depth)]
-    used, ends = beyond[:1] or found, tuple((low, high) for _, low, high in found)
-    value = math.exp(np.mean([math.log(weight) for weight, _, _ in used]))
-    if len(found) < 6 or (flat and not beyond):
-        return Estimate(value, -math.inf, math.inf, None, len(found), ends=ends)
-    least, most = min(low for _, low, _ in used), max(high for *_, high in used)
-    return Estimate(value, least, most, None, len(found), ends=ends)
-
-
 def least_gaps(gaps: Mapping[float, Mapping[int, "pd.Series[float]"]], rule: Rule, depth: float) -> pd.DataFrame:
-    """One row per decay and seed: the update of the least gap, the start's weight there, whether it `is_beyond`."""
-    rows = [
-        (decay, seed, int(str(apart.idxmin())), bottom(apart, decay)[0], is_beyond(apart, decay, rule, depth))
-        for decay, its in gaps.items()
-        for seed, apart in its.items()
-    ]
-    return pd.DataFrame(rows, columns=["decay", "seed", "step", "weight", "beyond"])
+    """One row per decay and seed: the update of the least gap, and the start's weight there, as `bottom` has it.
+
+    `flat`: there is no dip, the gap never being below -`depth`; `beyond`: there is, and all that its weight can be lies
+    beyond the rule.
+    """
+    rows = []
+    for decay, its in gaps.items():
+        for seed, apart in its.items():
+            weight, low, high = bottom(apart, decay)
+            flat = bool(apart.min() >= -depth)
+            beyond = not flat and rule.excludes(low, high)
+            rows.append((decay, seed, int(str(apart.idxmin())), weight, low, high, flat, beyond))
+    return pd.DataFrame(rows, columns=["decay", "seed", "step", "weight", "low", "high", "flat", "beyond"])
+
+
+def bottoms(least: pd.DataFrame) -> Estimate:
+    """Over the seeds of one decay, the geometric mean, the least and the most of what the bottom's weight can be.
+
+    Those of one seed alone where it lies beyond the rule; no ends where a seed has no dip, or with fewer than 6 seeds.
+    """
+    beyond, ends = least[least["beyond"]], tuple(zip(least["low"], least["high"], strict=True))
+    used = least if beyond.empty else beyond[:1]
+    value = math.exp(np.mean([math.log(weight) for weight in used["weight"]]))
+    if len(least) < 6 or (least["flat"].any() and beyond.empty):
+        return Estimate(value, -math.inf, math.inf, None, len(least), ends=ends)
+    return Estimate(value, float(used["low"].min()), float(used["high"].max()), None, len(least), ends=ends)
 
 
 def weights(least: pd.DataFrame) -> str:
@@ -347,8 +346,8 @@ def dip(results: Results) -> Claim:
         return claim(None)
     rule = Rule(above=rules.dip_from, below=rules.dip_to)
     gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
-    found = {decay: bottoms(list(its.values()), decay, rule, rules.warm_within) for decay, its in gaps.items()}
     least = least_gaps(gaps, rule, rules.warm_within)
+    found = {decay: bottoms(least[least["decay"] == decay]) for decay in decays}
     late = [
         bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, its in gaps.items() for apart in its.values()
     ]

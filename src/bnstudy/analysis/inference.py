@@ -48,6 +48,10 @@ class Rule:
         """Whether all from `low` to `high` lies within the rule."""
         return (self.above is None or low > self.above) and (self.below is None or high < self.below)
 
+    def excludes(self, low: float, high: float) -> bool:
+        """Whether all from `low` to `high` lies beyond the rule."""
+        return (self.above is not None and high < self.above) or (self.below is not None and low > self.below)
+
 
 def estimate(
     values: Values, *, lows: Values | None = None, highs: Values | None = None, null: float | None = None
@@ -129,8 +133,7 @@ def verdict(result: Estimate, rule: Rule, adjusted_p: float | None) -> Verdict:
     holds: the whole interval lies within the rule and the p is below 0.05; refuted: it lies wholly beyond; not shown:
     otherwise, so also where it touches the rule, and with fewer than 6 runs, whose interval is unbounded.
     """
-    above, below = rule.above, rule.below
-    if (above is not None and result.high < above) or (below is not None and result.low > below):
+    if rule.excludes(result.low, result.high):
         return "refuted"
     clears = rule.allows(result.low, result.high)
     return "holds" if clears and (adjusted_p is None or adjusted_p < SIGNIFICANT) else "not shown"
