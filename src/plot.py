@@ -53,16 +53,20 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
         return None
     drawn, axes = style.blank(plot.width, plot.height)
     ages = np.geomspace(moving["age"].min() / 1.3, LATEST, 1000)
-    for _, rows in corrected.groupby("decay"):
+    for _, rows in corrected.groupby(["decay", "seeds"]):
         axes.plot(rows["age"], 100 * rows["difference"], color=EDGE, linewidth=1.2)
-    lines = [Line2D([], [], color=EDGE, linewidth=1.2, label="averages less their start")]
+    lines = [Line2D([], [], color=EDGE, linewidth=1.2, label="bias-corrected averages")]
     decays, handles = sorted(moving["decay"].unique()), [Line2D([], [], linestyle="none", label="decay")]
     for place, decay in enumerate(decays):
         rows, color = moving[moving["decay"] == decay], style.shade(place, len(decays))
         axes.vlines(rows["age"], 100 * rows["low"], 100 * rows["high"], color=color, linewidth=0.8, alpha=0.5)
-        axes.plot(rows["age"], 100 * rows["difference"], color=color, linewidth=0.7)
-        look = {"color": color, "markersize": 4, "markeredgewidth": 0, "label": f"{decay:g}"}
-        handles += axes.plot(rows["age"], 100 * rows["difference"], "o", **look)
+        for seeds, part in rows.groupby("seeds", sort=False):  # of fewer seeds: those that are trained on
+            axes.plot(part["age"], 100 * part["difference"], color=color, linewidth=0.7)
+            whole = seeds == rows["seeds"].max()
+            look = {"color": color, "markersize": 4, "markeredgewidth": 0.7, "label": f"{decay:g}" if whole else "_"}
+            look["markerfacecolor"] = color if whole else "#ffffff"
+            dots = axes.plot(part["age"], 100 * part["difference"], "o", **look)
+            handles += dots if whole else []
     if not mixed.empty:
         curve = np.interp(np.exp(-ages), mixed["start_weight"], mixed["difference"])
         (line,) = axes.plot(ages, 100 * curve, color=INK, linewidth=1.8)
@@ -84,8 +88,9 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
 
 def dip_seen(moving: pd.DataFrame, corrected: pd.DataFrame) -> str:
     """What the dip shows, in words: of the decays that were measured on both sides of it."""
-    ends = moving.groupby("decay")["age"].agg(["min", "max"])
-    whole = moving[moving["decay"].isin(ends.index[(ends["min"] < 0.7) & (ends["max"] > 2)])]
+    together = moving[moving["seeds"] == moving["seeds"].max()]
+    ends = together.groupby("decay")["age"].agg(["min", "max"])
+    whole = together[together["decay"].isin(ends.index[(ends["min"] < 0.7) & (ends["max"] > 2)])]
     seen = f"Accuracy lost by moving averages against their age, for {moving['decay'].nunique()} decays."
     if not whole.empty:
         bottoms = whole.loc[whole.groupby("decay")["difference"].idxmin()]
@@ -95,7 +100,7 @@ def dip_seen(moving: pd.DataFrame, corrected: pd.DataFrame) -> str:
             f" where {span(100 * np.exp(-bottoms['age']), '{:.0f}')}% of the start is left."
         )
     if not corrected.empty:
-        seen += f" Averages less their start never lose more than {-100 * corrected['difference'].min():.1f} points."
+        seen += f" Bias-corrected averages never lose more than {-100 * corrected['low'].min():.1f} points in any seed."
     return seen
 
 
@@ -200,7 +205,7 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
 def main() -> None:
     params = load()
     plot = params.plot
-    dip = read_plot("dip", "statistics decay age difference low high")
+    dip = read_plot("dip", "statistics decay age seeds difference low high")
     mechanism = read_plot("mechanism", "where what start_weight difference")
     ladder = read_plot("ladder", "rung label from accuracy change low high side")
     rates = read_plot("rates", "network learning_rate diverged validation_accuracy")

@@ -7,6 +7,7 @@ report/README.md   the same, shorter, for where Markdown is shown
 import base64
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, POINTS, read_find
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
-from bnstudy.params import Study, load
+from bnstudy.params import Params, load
 from bnstudy.records import read_csv, read_plot, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
 from bnstudy.tuning import CHOICES, remark
@@ -117,17 +118,44 @@ def batch_sizes() -> list[dict[str, Any]]:
     return sizes
 
 
-def preliminary(study: Study) -> str:
-    """What is said of verdicts over fewer seeds than were registered."""
-    made, registered = len(study.seeds), study.registered
-    return f" All verdicts are preliminary: {made} of {registered} registered seeds." if made < registered else ""
+def preliminary(params: Params) -> str:
+    """What is said of verdicts over fewer runs than were registered; those to more updates judge some claims alone."""
+    study, long, registered = params.study, params.long, params.registered
+    if len(study.seeds) < registered.seeds:
+        return f" All verdicts are preliminary: {len(study.seeds)} of {registered.seeds} registered seeds."
+    missing = [
+        f"{made} of {of} registered runs of {what} to {long.steps:,} updates"
+        for what, made, of in (
+            (AVERAGES_ARM, len(long.averages_seeds), registered.long_averages_seeds),
+            (long.arm, len(long.arm_seeds), registered.long_arm_seeds),
+        )
+        if made < of
+    ]
+    return f" Claims 1, 5, 6 and 7 are preliminary: {', '.join(missing)}." if missing else ""
+
+
+def mixed(params: Params) -> str:
+    """The networks that `mechanism` evaluates, and what their curve shows, in words."""
+    table = read_plot("mechanism", "where what start_weight seeds difference")
+    curve = table[(table["where"] == "all") & (table["what"] == "both")]
+    if curve.empty:
+        return "left out here."
+    low = curve.to_dict("records")[int(curve["difference"].argmin())]
+    long = set(params.long.averages_seeds)
+    lengths = {params.long.steps if seed in long else params.averages.steps for seed in params.mechanism.seeds}
+    updates = " or ".join(f"{length:,}" for length in sorted(lengths))
+    return (
+        f"{count(params.mechanism.seeds, 'finished network')}, of {updates} updates, evaluated with so much of the "
+        f"start mixed into precise statistics. It is lowest {-100 * low['difference']:.0f} points down, where "
+        f"{low['start_weight']:.0%} is left."
+    )
 
 
 def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
         return [
-            f"{count(made['runs'])} with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
+            f"{count(made['runs'], 'run')} with PyTorch {made['torch']} on {made['gpu'] or made['processor']}"
             for made in environments
             if "runs" in made
         ]
@@ -135,8 +163,8 @@ def made_with(environments: list[dict[str, Any]]) -> list[str]:
         raise BadInput(f"{ENVIRONMENT_FILE}: {error} is missing; `dvc repro` writes it anew") from None
 
 
-def count(runs: list[str]) -> str:
-    return f"{len(runs)} runs" if len(runs) > 1 else "1 run"
+def count(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}s" if len(things) > 1 else f"1 {name}"
 
 
 def mixed_seeds(environments: list[dict[str, Any]]) -> list[int]:
@@ -145,6 +173,11 @@ def mixed_seeds(environments: list[dict[str, Any]]) -> list[int]:
     runs = [made.get("runs", []) for made in environments]
     counts = Counter(chain(*({name.rpartition("/")[2] for name in names if name.startswith(paired)} for names in runs)))
     return sorted(int(seed) for seed, count in counts.items() if count > 1)
+
+
+def tuned_in(environments: list[dict[str, Any]]) -> int:
+    """In how many environments the runs were made that chose the rates."""
+    return sum(any(run.startswith(("sweep/", "refine/")) for run in made.get("runs", [])) for made in environments)
 
 
 def breakable(text: str) -> Markup:
@@ -178,13 +211,16 @@ def main() -> None:
     name = DATA_NAMES[params.data.source]
     said = f"On {name}: {result(findings)}"
     if params.data.source == "mnist":
-        said = f"{result(findings)}{preliminary(params.study)}"
+        said = f"{result(findings)}{preliminary(params)}"
     known = {
         "data_name": name,
         "findings": findings,
         "result": said,
         "pictures": pictures(),
         "steps": {name: arm.steps for name, arm in params.arms.items()} | {AVERAGES_ARM: params.averages.steps},
+        "longer": {params.long.arm: params.long.arm_seeds, AVERAGES_ARM: params.long.averages_seeds},
+        "mixed": mixed(params),
+        "tuned_in": tuned_in(environments),
         "summaries": summaries([*params.study.arms, AVERAGES_ARM]),
         "choices": choices,
         "first": first_version(),

@@ -154,6 +154,7 @@ def finding(id: int, claim: str, verdict: str, parts: Sequence[tuple[Any, ...]],
         "verdict": verdict,
         "p": None,
         "adjusted_p": None,
+        "level": "96% interval",
         "why": "Its interval clears the rule, and the adjusted p is 0.0078.",
         "sentence": f"What became of claim {id}, with its numbers: 0.44 times the updates, between 0.40 and 0.49.",
         "parts": [dict(zip(keys, part, strict=True)) | {"bound": "exact", "runs": 10, "agree": 9} for part in parts],
@@ -189,6 +190,7 @@ FINDINGS = [
             (f"decay {decay}", "5.2", "4.9 to 5.6", 4.9, 5.2, 5.6, "refuted" if decay == 0.9 else "holds")
             for decay in (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
         ],
+        level="least to most",
     ),
     *(finding(id, f"A claim <{id}> & its words.", "not measured", []) for id in range(6, 10)),
 ]

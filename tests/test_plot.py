@@ -135,6 +135,20 @@ def test_the_dips_points_are_the_tables_and_its_line_the_mechanisms(folder: Path
     assert "Those of 0.9 to 0.999 are at their lowest" in seen
 
 
+def test_points_of_the_seeds_that_are_trained_on_are_hollow_and_apart(folder: Path) -> None:
+    dip = table("dip")
+    dip.loc[dip["step"] > 1000, "seeds"] = 3
+    dip.loc[dip["step"] > 1000, "difference"] -= 0.3
+    figure, seen = plot.dip_figure(dip, table("mechanism"), SIZE) or pytest.fail("not drawn")
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    hollow = [line for line in points if line.get_markerfacecolor() == "#ffffff"]
+    later = dip[(dip["statistics"] == "moving") & (dip["age"] <= plot.LATEST) & (dip["seeds"] == 3)]
+    assert sorted(age for line in hollow for age in xy(line)[0]) == sorted(later["age"])
+    assert len({line.get_label() for line in points} - {"_"}) == 9
+    assert max(len(set(xy(line)[0]) & set(later["age"])) for line in figure.axes[0].lines if line in points[:1]) == 0
+    assert "0.999" not in seen.partition("are at their lowest")[0]  # no longer measured on both sides
+
+
 def test_no_mechanism_no_line(folder: Path) -> None:
     figure, _ = plot.dip_figure(table("dip"), table("mechanism")[:0], SIZE) or pytest.fail("not drawn")
     assert not [line for line in figure.axes[0].lines if line.get_color() == style.INK]

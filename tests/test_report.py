@@ -19,7 +19,7 @@ import plot
 import report
 from bnstudy import BadInput
 from bnstudy.analysis.claim import MARKS
-from bnstudy.params import load
+from bnstudy.params import Registered, load
 from conftest import ROOT, browse, chromium, run
 from tables import CHOICES, ENVIRONMENT, FINDINGS, write_json, write_plots, write_results
 
@@ -309,10 +309,32 @@ def test_batch_sizes_are_compared_over_pairs_of_a_seed(copy: Path) -> None:
     assert "<td>64</td><td></td><td>95.25% at the rate 0.1 (the lowest tried)</td><td></td>" in text_of(copy, PAGES[0])
 
 
-def test_verdicts_over_fewer_seeds_than_were_registered_are_called_preliminary() -> None:
-    study = load(ROOT / "params.yaml").study.model_copy(update={"seeds": [10, 11, 12], "registered": 4})
-    assert report.preliminary(study) == " All verdicts are preliminary: 3 of 4 registered seeds."
-    assert report.preliminary(study.model_copy(update={"registered": 3})) == ""
+def test_verdicts_over_fewer_runs_than_were_registered_are_called_preliminary() -> None:
+    params = load(ROOT / "params.yaml")
+    seeds = params.study.model_copy(update={"seeds": [10, 11, 12]})
+    long = params.long.model_copy(update={"arm_seeds": [10], "averages_seeds": [10, 11]})
+
+    def said(**registered: int) -> str:
+        of = Registered(**{"seeds": 3, "long_arm_seeds": 1, "long_averages_seeds": 2} | registered)
+        return report.preliminary(params.model_copy(update={"study": seeds, "long": long, "registered": of}))
+
+    assert said() == ""
+    assert said(seeds=4, long_arm_seeds=2) == " All verdicts are preliminary: 3 of 4 registered seeds."
+    few = " Claims 1, 5, 6 and 7 are preliminary: 2 of 3 registered runs of note_batch_norm to 10,000 updates"
+    more = ", 1 of 2 registered runs of note_plain to 10,000 updates."
+    assert said(long_averages_seeds=3) == few + "."
+    assert said(long_averages_seeds=3, long_arm_seeds=2) == few + more
+
+
+def test_the_caption_says_what_the_mechanisms_line_is_of(copy: Path) -> None:
+    seeds = load(ROOT / "params.yaml").mechanism.seeds
+    said = rf"at all: {len(seeds)} finished networks?, of [\d, or]+ updates, .* lowest 67 points down, where 2\d% is"
+    for page in PAGES:
+        assert re.search(said, text_of(copy, page)), page
+    table = (copy / "plots/mechanism.csv").read_text().splitlines()
+    (copy / "plots/mechanism.csv").write_text(table[0] + "\n")
+    report.main()
+    assert "no training at all: left out here." in text_of(copy, PAGES[0])
 
 
 def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:

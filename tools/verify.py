@@ -48,6 +48,7 @@ LOCK = Path("dvc.lock")
 RECORDS = Path("records/files/md5")  # as .dvc/config names it
 ENVIRONMENT = Path("metrics/environment.json")
 PREPARED = "data/prepared"
+ONE_PER_SEED = ("train@", "averages@", "tolerance@")  # each a run of one seed
 Check = tuple[str, str]  # state, and what was found
 
 
@@ -386,11 +387,12 @@ def write_record(study: Study, stage: str, again: Again, made: dict[str, Any], s
     accuracies = seeds = None
     if not same and (recorded := find_bytes(study, history)):
         accuracies = last_accuracy(recorded), last_accuracy((again.folder / history.path).read_bytes())
-        folder = Path(history.path).parent
-        tables = [out for one in study.known().values() for out in one.outs if Path(out.path).parent == folder]
-        found = [find_bytes(study, out) for out in tables if out.path.endswith(".csv")]
-        every = [last_accuracy(table) for table in found if table]
-        seeds = min(every), max(every)
+        if stage.startswith(ONE_PER_SEED):
+            folder = Path(history.path).parent
+            tables = [out for one in study.known().values() for out in one.outs if Path(out.path).parent == folder]
+            found = [find_bytes(study, out) for out in tables if out.path.endswith(".csv")]
+            every = [last_accuracy(table) for table in found if table]
+            seeds = min(every), max(every)
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     reproduction = Reproduction(
         study=commit,

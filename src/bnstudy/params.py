@@ -228,7 +228,6 @@ class Refine(Section):
 
 class Study(Section):
     seeds: Seeds
-    registered: Count
     arms: Names
 
 
@@ -274,6 +273,12 @@ class Batch(Section):
     factors: Rates
     tuning_seeds: Seeds
     seeds: Seeds
+
+
+class Registered(Section):
+    seeds: Count
+    long_arm_seeds: Count
+    long_averages_seeds: Count
 
 
 class Rules(Section):
@@ -343,6 +348,7 @@ class Params(Section):
     mechanism: Mechanism
     tolerance: Tolerance
     batch: Batch
+    registered: Registered
     rules: Rules
     plot: Plot
     runtime: Runtime

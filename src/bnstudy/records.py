@@ -31,14 +31,16 @@ class Reproduction(BaseModel):
     again_in: Environment
     same: bool  # every byte; between kinds of machines, which models name, every table
     accuracies: tuple[float, float] | None  # if not: the last validation accuracy, recorded and again …
-    seeds: tuple[float, float] | None  # … and the least and greatest that were recorded for all its seeds
+    seeds: tuple[float, float] | None  # … and the least and greatest of all seeds, where each has a run of its own
 
     def told(self) -> str:
-        made, again = (f"{where['processor']}" for where in (self.made_in, self.again_in))
+        made, again = (where.get("gpu") or where["processor"] for where in (self.made_in, self.again_in))
         on = f"on {again}" if made == again else f"made on {made}, again on {again}"
         if self.same:
             return f"{self.run}, {on}: the same bytes"
-        old, new = self.accuracies or (float("nan"),) * 2
+        if not self.accuracies:
+            return f"{self.run}, {on}: other bytes"
+        old, new = self.accuracies
         among = f"; its seeds: {self.seeds[0]:.2%} to {self.seeds[1]:.2%}" if self.seeds else ""
         return f"{self.run}, {on}: {new:.2%} in place of {old:.2%}{among}"
 

@@ -173,6 +173,15 @@ def test_a_record_of_other_bytes(copy: Path) -> None:
     assert "in place of 99.90%; its seeds: 99.90% to 99.90%" in found.told()
 
 
+def test_what_is_told_of_a_run_that_was_made_again() -> None:
+    on_gpu = {"processor": "A", "gpu": "B"}
+    facts = {"study": "c", "run": "train@he-20", "made_in": {"processor": "A"}, "again_in": on_gpu, "same": False}
+    lost = Reproduction.model_validate(facts | {"accuracies": None, "seeds": None})
+    assert lost.told() == "train@he-20, made on A, again on B: other bytes"
+    apart = lost.model_copy(update={"accuracies": (0.95, 0.96), "made_in": on_gpu})
+    assert apart.told() == "train@he-20, on B: 96.00% in place of 95.00%"
+
+
 def flip_cached(study: Path) -> None:
     flip(cached(study, MODEL))
     assert "up to date" in run(study, "dvc", "status").stdout

@@ -3,7 +3,7 @@
 The claims themselves stand in `bnstudy.analysis.claims`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,7 @@ class Finding(Record):
     adjusted_p: float | None
     sentence: str
     why: str
+    level: str
     parts: tuple[Part, ...]
     described: tuple[str, ...]
 
@@ -128,6 +129,8 @@ class Measured:
     sentence: str
     p: float | None = None
     described: tuple[str, ...] = ()
+    level: str = LEVEL  # what stands as the interval of each estimate
+    why: str = ""  # what decides the verdict, where `decided` would not say it
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ def finding(claim: Claim, adjusted_p: float | None) -> Finding:
         p=None if measured.p is None else digits(measured.p),
         adjusted_p=None if adjusted_p is None else digits(adjusted_p),
         sentence=measured.sentence,
-        why=decided(measured, verdicts, adjusted_p),
+        why=measured.why or decided(measured, adjusted_p),
+        level=measured.level,
         parts=tuple(
             Part(
                 part=label,
@@ -181,22 +185,25 @@ def finding(claim: Claim, adjusted_p: float | None) -> Finding:
     )
 
 
-def decided(measured: Measured, verdicts: Sequence[Verdict], adjusted_p: float | None) -> str:
+def decided(measured: Measured, adjusted_p: float | None) -> str:
     """What decides the verdict, in a sentence; empty where there is no interval, which is told with the estimate."""
-    if not verdicts or any(too_few(found.n) for _, found, *_ in measured.parts):
+    judged = [(found, rule) for _, found, _, rule in measured.parts if not too_few(found.n)]
+    if not judged:
         return ""
 
     def intervals(count: int) -> str:
-        if len(verdicts) == 1:
+        if len(measured.parts) == 1:
             return "Its interval"
-        return "All its intervals" if count == len(verdicts) else f"{count} of its {len(verdicts)} intervals"
+        some = f"{count} of its {len(judged)} intervals"
+        return some if count < len(judged) else "Both its intervals" if count == 2 else "All its intervals"
 
-    if beyond := verdicts.count("refuted"):
+    if beyond := sum(rule.excludes(found.low, found.high) for found, rule in judged):
         return f"{intervals(beyond)} lie{'s' if beyond == 1 else ''} beyond the rule."
-    unclear = sum(not rule.allows(found.low, found.high) for _, found, _, rule in measured.parts)
-    if unclear:
+    if unclear := sum(not rule.allows(found.low, found.high) for found, rule in judged):
         return f"{intervals(unclear)} {'does' if unclear == 1 else 'do'} not clear the rule, nor lie beyond it."
-    clear = f"{intervals(len(verdicts))} {'clears' if len(verdicts) == 1 else 'clear'} the rule"
+    clear = f"{intervals(len(judged))} clear{'s' if len(measured.parts) == 1 else ''} the rule"
+    if len(judged) < len(measured.parts):
+        return f"{clear}, but {len(measured.parts) - len(judged)} of its estimates have none."
     if adjusted_p is None:
         return f"{clear}."
     return f"{clear}, {'and' if adjusted_p < SIGNIFICANT else 'but'} the adjusted p is {adjusted_p:.2g}."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,10 @@ from bnstudy.analysis.crossing import Crossing, crossing, geometric_mean, ratio
 from bnstudy.analysis.inference import Estimate, Rule, equivalence_p, estimate
 from bnstudy.engine.rows import AveragesRow
 
-UPDATES, WEIGHT = Unit(",.0f"), Unit("#.2g")
+UPDATES, WEIGHT = Unit(",.0f"), Unit("#.3g")
 DISTANCES = [name for name in AveragesRow._fields if name.endswith(("_mean", "_deviation"))]
 ARM_OF = {"hidden": "own_rate", "everywhere": "everywhere"}  # the arm in which a finalist with batch norm competes
-PAIRED = "geometric mean over pairs of one seed, from intervals between evaluations"
+PAIRED = "geometric mean over the seeds, each time known to lie between two evaluations"
 
 
 def has(results: Results, *arms: str) -> bool:
@@ -37,6 +38,11 @@ def distance(table: pd.DataFrame, layer: str = "") -> "pd.Series[float]":
     squares = table[[name for name in DISTANCES if name.startswith(layer)]] ** 2
     root: pd.Series[float] = squares.mean(axis=1) ** 0.5
     return root
+
+
+def spread(values: Sequence[float], form: str = ".2g") -> str:
+    least, most = (format(end(values), form) for end in (min, max))
+    return least if least == most else f"{least} to {most}"
 
 
 def last_test(results: Results, *arms: str) -> int:
@@ -82,8 +88,13 @@ def speed(
         there = sum(math.isfinite(run.by) for run in runs)
         if there < len(runs):
             all_runs = f"{len(runs)} runs" if len(runs) > 1 else "1 run"
-            return f"{there or 'none'} of {all_runs} of up to {max(until.values()):,} updates"
+            return f"{there or 'none'} of {all_runs} of {spread(list(until.values()), ',')} updates"
         return f"{UPDATES.estimate(geometric_mean(runs))} updates"
+
+    def at_target(other: float) -> str:
+        found = compared(other)
+        interval = RATIO.interval(found)
+        return f"{RATIO.estimate(found)}{f' ({interval})' if interval else ''} at {other:.0%}"
 
     found, last = compared(target), last_test(results, with_it, without)
     others = [other for other in (0.9, 0.95, 0.97, 0.98, 0.99) if other != target]
@@ -99,7 +110,7 @@ def speed(
         found.p,
         (
             f"With times interpolated between evaluations: {RATIO.text(compared(target, exactly=True))}.",
-            "At other targets: " + ", ".join(f"{RATIO.estimate(compared(t))} at {t:.0%}" for t in others) + ".",
+            f"At other targets, with their intervals: {'; '.join(at_target(t) for t in others)}.",
             f"Test accuracy after {last:,} updates, mean over the seeds: {accuracies[0]:.2%} with batch norm, "
             f"{accuracies[1]:.2%} without.",
         ),
@@ -117,26 +128,38 @@ def fewer(found: Estimate) -> str:
     return f", {bound}{RATIO.number(value)} times as many"
 
 
-def since(found: Estimate) -> str:
-    return f" ({too_few(found.n)})" if too_few(found.n) else ""
+def since(*found: Estimate) -> str:
+    """Why there is no interval, or not for each."""
+    few = [one.n for one in found if too_few(one.n)]
+    return f" ({f'{len(few)} of them: ' if len(few) < len(found) else ''}{too_few(few[0])})" if few else ""
+
+
+def by_precise(results: Results, target: float) -> tuple[str, ...]:
+    """When the note's network with batch norm reaches `target` by precise statistics in place of its averages."""
+    runs = [series for (_, statistics, _), series in results.series.items() if statistics == "precise"]
+    if not runs:
+        return ()
+    time = UPDATES.estimate(geometric_mean([crossing(list(run.index), list(run), target) for run in runs]))
+    return (f"By precise statistics, which need no warming up, batch norm reaches {target:.0%} in {time} updates.",)
 
 
 def note(results: Results) -> Claim:
     target = results.params.rules.note_target
-    names = "The note's network with batch norm", "the one without"
+    names = "The note's network with batch norm", "the one without it"
+    measured = speed(results, AVERAGES_ARM, "note_plain", target, 1.0, names)
     return Claim(
         1,
         "The note: batch norm converges faster, in its own setting.",
         f"Ratio of the updates until three evaluations in a row reach {target:.0%} validation accuracy, with batch "
         f"norm over without, {PAIRED}.",
         "below 1",
-        speed(results, AVERAGES_ARM, "note_plain", target, 1.0, names),
+        measured and replace(measured, described=(*measured.described, *by_precise(results, target))),
     )
 
 
 def contest(results: Results) -> Claim:
     rules, arm = results.params.rules, ARM_OF.get(results.choices.contest.get("with", ""), "")
-    names = "Batch norm", "the tuned network without"
+    names = "Batch norm", "the tuned network without it"
     return Claim(
         2,
         "Tuned against tuned, batch norm still converges faster.",
@@ -163,8 +186,8 @@ def larger_rate(results: Results) -> Claim:
         Claim,
         3,
         "What batch norm buys is the larger rate.",
-        f"Validation accuracy after {rules.after} updates: batch norm at the baseline's rate minus the baseline, and "
-        "batch norm at its own rate minus that.",
+        f"Validation accuracy after {rules.after} updates: batch norm, but for the logits, at the baseline's rate "
+        "minus the baseline, and at its own rate minus that.",
         f"within {points(within)} (two one-sided tests), and at least {points(gain)}",
     )
     steps = ("same_rate", "baseline"), ("own_rate", "same_rate")
@@ -173,6 +196,8 @@ def larger_rate(results: Results) -> Claim:
         return claim(None)
     same, own = estimate(pairs[0]), estimate(pairs[1], null=gain)
     batch = [POINTS.estimate(estimate(paired(results, *arms, "batch_accuracy"))) for arms in steps]
+    errors = {arm: 1 - at_step(results, arm, rules.after).mean() for arms in steps for arm in arms}
+    left = [f"{errors[arm] / errors[base]:.0%}" if errors[base] else "none" for arm, base in steps]
     return claim(
         Measured(
             [
@@ -182,7 +207,11 @@ def larger_rate(results: Results) -> Claim:
             f"After {rules.after} updates, batch norm at the baseline's rate changes accuracy by {POINTS.text(same)}; "
             f"its own rate adds {POINTS.text(own)}.",
             max(equivalence_p(pairs[0], within), own.p or 0.0),
-            (f"On the training batch of the last update: {' and '.join(batch)}.",),
+            (
+                f"Batch norm at the baseline's rate leaves {left[0]} of the baseline's errors, its own rate {left[1]} "
+                f"of those: it could have added {POINTS.number(errors['same_rate'])} points at most.",
+                f"On the training batch of the last update: {' and '.join(batch)}.",
+            ),
         )
     )
 
@@ -193,7 +222,7 @@ def initial_weights(results: Results) -> Claim:
         Claim,
         4,
         "The initial weights are not what ails the note's plain network.",
-        f"Validation accuracy after {rules.after} updates at the note's rate, with He's initial weights less the "
+        f"Validation accuracy after {rules.after} updates at the note's rate, with He's initial weights minus the "
         "note's, without batch norm.",
         f"at most {points(rules.he_gain)}",
     )
@@ -232,18 +261,17 @@ def judged(results: Results) -> tuple[list[float], str]:
     return decays, ", ".join(f"{decay:g}" for decay in decays)
 
 
-def spread(values: Sequence[float]) -> str:
-    least, most = (f"{end(values):.2g}" for end in (min, max))
-    return least if least == most else f"{least} to {most}"
-
-
 def exit_time(apart: "pd.Series[float]", within: float) -> Crossing:
     """From which update on the gap stays within `within`: after the last evaluation beyond it, by the next one."""
     steps, far = list(apart.index), np.flatnonzero(apart.abs() > within)
     if not far.size:
         return Crossing(0.0, float(steps[0]))
     after, rest = steps[far[-1]], steps[far[-1] + 1 :]
-    return Crossing(float(after), float(rest[0]) if rest else math.inf)
+    if not rest:
+        return Crossing(float(after), math.inf)
+    beyond, inside = abs(apart[after]), abs(apart[rest[0]])
+    interpolated = after * (rest[0] / after) ** ((beyond - within) / (beyond - inside))
+    return Crossing(float(after), float(rest[0]), float(interpolated))
 
 
 def warm_up(results: Results) -> Claim:
@@ -254,17 +282,18 @@ def warm_up(results: Results) -> Claim:
         5,
         "Averages need about 5 / (1 − decay) updates, not “about 1,000”.",
         f"Updates from which on accuracy by moving averages stays within {points(rules.warm_within)} of that by "
-        "precise statistics, times −ln(decay), geometric mean over the seeds.",
+        "precise statistics, times −ln(decay), geometric mean over the seeds, each known between two evaluations.",
         f"between {rules.warm_from:g} and {rules.warm_to:g} for each of the decays {names}",
     )
     if not decays:
         return claim(None)
     lengths = run_lengths(results)
 
-    def found(decay: float, within: float) -> Estimate:
+    def found(decay: float, within: float, exactly: bool = False) -> Estimate:
         rate = -math.log(decay)
         seeds = [seed for seed, last in lengths.items() if last * rate >= rules.warm_to] or list(lengths)
-        return geometric_mean([exit_time(gap(results, seed, decay), within) for seed in seeds], factor=rate)
+        exits = [exit_time(gap(results, seed, decay), within) for seed in seeds]
+        return geometric_mean([time.point() for time in exits] if exactly else exits, factor=rate)
 
     def warm(within: float) -> str:
         all_found = [found(decay, within) for decay in decays]
@@ -274,12 +303,17 @@ def warm_up(results: Results) -> Claim:
 
     within, rule = rules.warm_within, Rule(above=rules.warm_from, below=rules.warm_to)
     parts = [(f"decay {decay:g}", found(decay, within), RATIO, rule) for decay in decays]
+    exact = {decay: found(decay, within, exactly=True) for decay in decays}
     return claim(
         Measured(
             parts,
             f"Averages are within {warm(within)} times 1 / −ln(decay) updates, at the decays {names}"
-            f"{since(parts[-1][1])}.",
-            described=(f"In the same units, within {warm(within / 2)}, and within {warm(within * 2)}.",),
+            f"{since(*(part[1] for part in parts))}.",
+            described=(
+                f"With times interpolated between evaluations: "
+                f"{', '.join(f'{RATIO.interval(one) or RATIO.estimate(one)} at {d:g}' for d, one in exact.items())}.",
+                f"In the same units, within {warm(within / 2)}, and within {warm(within * 2)}.",
+            ),
         )
     )
 
@@ -339,7 +373,7 @@ def dip(results: Results) -> Claim:
         Claim,
         6,
         "Any decay's dip lies where the start's weight is about a quarter.",
-        "decay ^ updates where accuracy by moving averages, less that by precise statistics, is least.",
+        "decay ^ updates where accuracy by moving averages minus that by precise statistics is least, over the seeds.",
         f"between {rules.dip_from:g} and {rules.dip_to:g} for each of the decays {names}, in every seed",
     )
     if not decays:
@@ -348,9 +382,10 @@ def dip(results: Results) -> Claim:
     gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
     least = least_gaps(gaps, rule, rules.warm_within)
     found = {decay: bottoms(least[least["decay"] == decay]) for decay in decays}
-    late = [
-        bottom(risen(apart, decay, rules.dip_to), decay)[0] for decay, its in gaps.items() for apart in its.values()
-    ]
+    after_rise = {
+        decay: {seed: risen(apart, decay, rules.dip_to) for seed, apart in its.items()} for decay, its in gaps.items()
+    }
+    late = [bottom(apart, decay)[0] for decay, its in after_rise.items() for apart in its.values()]
     beyond = least[least["beyond"]]
     alone = {decay: f", seed {seed}" for decay, seed in beyond.groupby("decay")["seed"].first().items()}
     listed = [
@@ -358,19 +393,24 @@ def dip(results: Results) -> Claim:
         for (seed, step), rows in beyond.groupby(["seed", "step"])
     ]
     depths = ", ".join(
-        f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in gaps.items()
+        f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in after_rise.items()
     )
+    seeds, many = beyond["seed"].nunique(), len(run_lengths(results))
     return claim(
         Measured(
             [(f"decay {decay:g}{alone.get(decay, '')}", one, WEIGHT, rule) for decay, one in found.items()],
             f"At the decays {names}, accuracy by averages loses most where {weights(least)} of the start is left"
             f"{since(found[decays[0]])}.",
             described=(
-                f"Its depth in points, in the seed where it is shallowest: {depths}.",
                 f"Beyond the rule: {'; '.join(listed) or 'no seed, at no decay'}.",
                 "Looked for after the averages' first rise alone, their best while more than "
                 f"{rules.dip_to:g} of the start is left: {spread(late)}, over all seeds and decays.",
+                f"Its depth in points after that rise, in the seed where it is shallowest: {depths}.",
             ),
+            level="least to most",
+            why=f"In {seeds} of {many} seeds the least lies beyond the rule, and one is enough."
+            if seeds and not too_few(many)
+            else "",
         )
     )
 
@@ -398,7 +438,8 @@ def stability(results: Results) -> Claim:
     def compared(layer: str = "") -> Estimate:
         return ratio(*([Crossing(value, value, value) for value in side] for side in sides(layer)))
 
-    found, (slow, fast) = compared(), (side.mean() for side in sides())
+    found, (slow, fast) = compared(), (math.exp(side.map(math.log).mean()) for side in sides())
+    moving = table[(table["statistics"] == "moving") & (table["step"] == steps)].groupby("decay")["accuracy"].mean()
     layers = dict.fromkeys(name.split("_")[0] for name in DISTANCES if at_end[name].notna().any())
     return claim(
         Measured(
@@ -406,7 +447,12 @@ def stability(results: Results) -> Claim:
             f"After {steps:,} updates the averages of {rules.slow_decay:g} are off by {slow:.3g} σ, those of "
             f"{rules.fast_decay:g} by {fast:.3g} σ: a ratio of {RATIO.text(found)}.",
             found.p,
-            ("By layer: " + ", ".join(f"{layer} {RATIO.estimate(compared(layer))}" for layer in layers) + ".",),
+            (
+                "The distance counts lag behind the weights, which still move, as well as noise.",
+                "By layer: " + ", ".join(f"{layer} {RATIO.estimate(compared(layer))}" for layer in layers) + ".",
+                f"Accuracy by the averages themselves, then: {moving[rules.slow_decay]:.2%} with {rules.slow_decay:g}, "
+                f"{moving[rules.fast_decay]:.2%} with {rules.fast_decay:g}.",
+            ),
         )
     )
 
@@ -416,7 +462,7 @@ def frozen(results: Results) -> Claim:
     claim = partial(
         Claim,
         8,
-        "Without update ops, evaluation is useless.",
+        "Without update ops, evaluation is much worse.",
         f"Accuracy by the batch's own statistics minus that by never-updated averages, after {step:,} updates.",
         f"at least {points(rules.frozen_gain)}",
     )
@@ -433,7 +479,7 @@ def frozen(results: Results) -> Claim:
             f"After {step:,} updates, accuracy by the batch's statistics is {batch.mean():.1%}, by averages that are "
             f"never updated {never.mean():.1%}: {POINTS.text(found)}.",
             found.p,
-            (f"By never-updated averages it lies below {rules.useless:.0%} in {below} of {len(seeds)} seeds.",),
+            (f"By never-updated averages it is useless, below {rules.useless:.0%}, in {below} of {len(seeds)} seeds.",),
         )
     )
 
@@ -474,21 +520,24 @@ def tolerance(results: Results) -> Claim:
     if set(table["contestant"]) != {"with", "without"}:
         return claim(None)
 
-    def rates(found: list[Crossing]) -> str:
-        return " or ".join(f"{rate:g}" if rate else "none" for rate in sorted({one.after for one in found}))
+    def rates(found: list[Crossing], tried: "pd.Series[float]") -> str:
+        ends = {0.0: "none", min(tried): f"{min(tried):g} (the lowest)", max(tried): f"{max(tried):g} (the highest)"}
+        return " or ".join(ends.get(rate, f"{rate:g}") for rate in sorted({one.after for one in found}))
 
     choices, sweep = results.choices, results.sweep
     networks = [choices.finalists[name].network for name in (choices.contest["with"], choices.contest["without"])]
     sides = [largest_rates(table[table["contestant"] == name], target) for name in ("with", "without")]
     tuning = [largest_rates(sweep[sweep["network"] == name], target) for name in networks]
     found = ratio(*sides, null=rules.tolerance_ratio, floor=0.0)
+    told = [rates(side, table["learning_rate"]) for side in sides]
+    tuned = [rates(side, sweep["learning_rate"]) for side in tuning]
     return claim(
         Measured(
             [("with over without", found, FACTOR, Rule(above=rules.tolerance_ratio))],
-            f"The largest rate that reaches {target:.0%} is {rates(sides[0])} with batch norm, {rates(sides[1])} "
-            f"without, of those tried: a ratio of {RATIO.text(found)}.",
+            f"Of the rates tried, the largest that reaches {target:.0%} is {told[0]} with batch norm, {told[1]} "
+            f"without: a ratio of {RATIO.text(found)}.",
             found.p,
-            (f"In the sweep, on the tuning seeds: {rates(tuning[0])} with batch norm, {rates(tuning[1])} without.",),
+            (f"In the sweep, on the tuning seeds: {tuned[0]} with batch norm, {tuned[1]} without.",),
         )
     )
 

@@ -86,8 +86,8 @@ def ladder_lines(ladder: pd.DataFrame, after: int) -> list[str]:
 
 def dip_lines(dip: pd.DataFrame) -> list[str]:
     """One line per decay of `plots/dip.csv`: where moving averages cost most accuracy, and what they cost at last."""
-    table = ["The dip: accuracy by moving averages less that by precise statistics, in points"] if len(dip) else []
-    for decay, rows in dip[dip["statistics"] == "moving"].groupby("decay"):
+    table = ["The dip: accuracy by moving averages minus that by precise statistics, in points"] if len(dip) else []
+    for decay, rows in dip[(dip["statistics"] == "moving") & (dip["seeds"] == dip["seeds"].max())].groupby("decay"):
         low, last = (rows.to_dict("records")[at] for at in (int(rows["difference"].argmin()), -1))
         text = (
             f"  decay {decay:<6g} {100 * low['difference']:+z6.1f} at update {low['step']:,.0f}, with "

@@ -60,7 +60,8 @@ def estimate(
 
     Where values are known only to lie in `lows` to `highs` (-inf and inf: unbounded), `low` comes from all lows and
     `high` from all highs, and p takes whichever of the two speaks against it: it is small only where it would be small
-    wherever the values truly lie. `values` are then their best guesses.
+    wherever the values truly lie. `values` are then their best guesses, and their mean is the estimate, unless all
+    that is known of it is that it is at least that of the lows, or at most that of the highs.
     """
     lows_N, highs_N = np.array(values if lows is None else lows), np.array(values if highs is None else highs)
     below, above = bool(np.isinf(lows_N).any()), bool(np.isinf(highs_N).any())
@@ -68,7 +69,8 @@ def estimate(
     p = None
     if null is not None:
         p = min(1.0, 2 * min(p_below(highs_N, null), p_below(-lows_N, -null)))
-    value = None if bound == "none" else rounded(float(np.mean(values)))
+    known = {"exact": np.asarray(values), "at least": lows_N, "at most": highs_N}
+    value = rounded(float(known[bound].mean())) if bound in known else None
     ends = tuple(zip(lows_N.tolist(), highs_N.tolist(), strict=True))
     return Estimate(value, interval(lows_N)[0], interval(highs_N)[1], p, len(values), bound, ends)
 
@@ -116,10 +118,7 @@ def equivalence_p(differences: Values, margin: float) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's (1979) adjusted p of each claim, in the order given: below 0.05 for a true null in 5% of studies at most.
-
-    A comparison that could not be made counts too: give it the p of 1.
-    """
+    """Holm's (1979) adjusted p of each claim, as ordered: below 0.05 for a true null in at most 5% of studies."""
     adjusted, least = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))
