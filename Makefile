@@ -1,4 +1,4 @@
-# make demo   the whole study on 5,000 digits, in a throw-away clone: minutes, and no download but packages
+# make demo   the whole study on 5,000 digits, in a throwaway clone: minutes, and no download but packages
 # make study  the study of params.yaml on MNIST: `dvc repro`, with JOBS=n trainings side by side (else one per core)
 # make ray    install Ray (240 MB), with which `make study` takes all cores and GPUs of this machine, or many machines
 #             (LAUNCH="--remote NAME --address auto", see docs/scale.md)
@@ -6,13 +6,13 @@
 # make records  fetch what every training recorded from records/: to judge by other rules without training again
 #             (then make study MISSING=--allow-missing: to add an arm or a seed to the committed results)
 # make verify compare all results and their cache with dvc.lock, make again what is cheap, and train one run again
-#             (VERIFY=--no-retrain: without the latter, which may take hours; VERIFY="--run train@he-10": that one)
+#             (VERIFY=--no-retrain: without the latter, which may take half an hour; VERIFY="--run train@he-20": that one)
 # make bench  our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
-# make torture  kill it, damage it, lie to it: a quarter of an hour, and a table of what survived
+# make torture  kill it, forge its caches, fill its disk: a quarter of an hour, and a table of what survived
 #             (TORTURE="--kills 5 --only kills": less)
 # make read   install what reads the results, without PyTorch: dvc plots show, metrics, params, in .venv-read
 # make judge  judge the committed runs by other rules there: change `rules` or `plot` in params.yaml first
-# make test   linters, type checker and every test
+# make test   linters, type checker and every test but those on Ray
 # make test-launch  the tests of running on Ray: twenty minutes
 # make lock   resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -48,7 +48,7 @@ DEMO := -S data.source=sample -S data.validation_size=300 -S train.batch_size=64
 
 .PHONY: help venv read demo ray study plan records judge verify bench torture test test-launch lock
 help:
-	@sed -n 's/^# make/make/p' Makefile
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 venv: $(VENV)/study
 $(VENV)/study: requirements/study.lock

@@ -41,7 +41,7 @@ def simulate(runs: int, workers: int, costs: Costs) -> dict[str, float]:
 def table(runs: int = 400) -> str:
     serial = runs * Costs().run
     lines = [
-        "| workers | hours | speed-up | the driver alone | MB/s to the remote |",
+        "| workers | hours | speed-up | only the driver works | MB/s to the remote |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for workers in (1, 8, 64, 512):
