@@ -34,8 +34,8 @@ def announce() -> None:
     """Say what runs now, before the first training does: one changed number may start hours of them."""
     subprocess.run([sys.executable, "tools/plan.py"], check=False)
     print(
-        "Ctrl-C stops it, and keeps what is done. `git restore params.yaml` takes a change back, one by -S too; then\n"
-        "`make records` and `dvc repro --allow-missing` have the committed results, without a training."
+        "Ctrl-C stops it and keeps finished runs. `git restore params.yaml` undoes a change, one by -S too; then\n"
+        "`make records` and `dvc repro --allow-missing` restore the committed results without training."
     )
 
 

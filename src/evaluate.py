@@ -25,11 +25,11 @@ import pandas as pd
 
 from bnstudy import run
 from bnstudy.analysis import headline
-from bnstudy.analysis.claim import AVERAGES_ARM, CLAIMS_FILE, Results, judge
+from bnstudy.analysis.claim import CLAIMS_FILE, Results, judge
 from bnstudy.analysis.claims import CLAIMS, at_step, distance, paired
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import forget_finished, write
-from bnstudy.params import Batch, Params, load
+from bnstudy.params import AVERAGES_ARM, Batch, Params, load
 from bnstudy.records import (
     read_averages,
     read_averages_histories,
@@ -41,7 +41,7 @@ from bnstudy.records import (
     read_tolerance,
 )
 from bnstudy.settings import SETTINGS, read_json, read_setting, to_json
-from bnstudy.tuning import CHOICES, edge_of
+from bnstudy.tuning import Choices, edge_of
 
 PATH = {  # from the note's network to the tuned batch norm; each rung is compared with the last one before it
     "note_plain": "The note's network without batch norm",
@@ -85,7 +85,7 @@ def mechanism_table(mechanism: pd.DataFrame) -> pd.DataFrame:
 
 
 def ladder_table(results: Results) -> pd.DataFrame:
-    after, rows, last = results.params.rules.after, list[dict[str, Any]](), ""
+    after, rows, last = results.params.rules.after, list[tuple[Any, ...]](), ""
     for rung, label in (PATH | ASIDE).items():
         accuracies = at_step(results, rung, after)
         if accuracies.empty:
@@ -94,19 +94,9 @@ def ladder_table(results: Results) -> pd.DataFrame:
         pairs = paired(results, rung, base)
         found = estimate(pairs) if pairs else None
         rate = read_setting(f"train/{rung}/{results.params.study.seeds[0]}").learning_rate.initial
-        rows.append(
-            {
-                "rung": rung,
-                "label": f"{label} ({rate:g})",
-                "from": base if found else "",
-                "seeds": len(accuracies),
-                "accuracy": accuracies.mean(),
-                "change": found and found.value,
-                "low": found and found.low,
-                "high": found and found.high,
-                "side": int(rung in ASIDE),
-            }
-        )
+        change = (found.value, found.low, found.high) if found else (None, None, None)
+        row = (rung, f"{label} ({rate:g})", base if found else "", len(accuracies), accuracies.mean())
+        rows.append((*row, *change, int(rung in ASIDE)))
         last = rung if rung in PATH else last
     columns = ["rung", "label", "from", "seeds", "accuracy", "change", "low", "high", "side"]
     return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
@@ -138,7 +128,7 @@ def environments(params: Params) -> list[dict[str, Any]]:
     for name in ("/".join(map(str, parts)) for parts in runs):
         made.setdefault(json.dumps(read_environment(name)), []).append(name)
     entries = [{"stage": "runs", **json.loads(facts), "runs": names} for facts, names in made.items()]
-    packages = {name: version(name) for name in ("dvc", "numpy", "scipy", "pandas")}
+    packages = {name: version(name) for name in ("dvc", "numpy", "pandas")}
     return [*entries, {"stage": "evaluate", "python": platform.python_version(), **packages}]
 
 
@@ -149,15 +139,12 @@ def write_table(name: str, table: pd.DataFrame) -> None:
 
 def main() -> None:
     params = load()
-    averages, sweep, batch = (
-        read_averages(params.averages, params.study),
-        read_sweep(params.sweep),
-        read_batch(params.batch),
-    )
+    averages, sweep = read_averages(params.averages, params.study), read_sweep(params.sweep)
     tolerance, mechanism = read_tolerance(params.tolerance, params.study), read_mechanism(params.mechanism)
+    batch = read_batch(params.batch)
     carried = read_averages_histories(params.study).assign(arm=AVERAGES_ARM)
     curves = pd.concat([read_histories(params.study), carried], ignore_index=True)
-    results = Results(curves, averages, tolerance, sweep, read_json(SETTINGS / "choices.json", CHOICES), params)
+    results = Results(curves, averages, tolerance, sweep, read_json(SETTINGS / "choices.json", Choices), params)
     findings = judge(CLAIMS, results)
     made = environments(params)
 

@@ -16,17 +16,16 @@ from xml.etree import ElementTree as ET
 import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
-from pydantic import TypeAdapter
 
 from bnstudy import BadInput, run
-from bnstudy.analysis.claim import AVERAGES_ARM, LEVEL, MARKS, POINTS, read_findings
+from bnstudy.analysis.claim import CLAIMS_FILE, LEVEL, MARKS, POINTS, Finding
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
-from bnstudy.params import Params, load
+from bnstudy.params import AVERAGES_ARM, Params, load
 from bnstudy.records import read_csv, read_plot, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
-from bnstudy.tuning import CHOICES, remark
+from bnstudy.tuning import Choices, remark
 
 FIGURES, FIRST, CHANGES = Path("report/figures"), Path("data/first_version"), Path("docs/changes.md")
 ENVIRONMENT_FILE = Path("metrics/environment.json")
@@ -53,7 +52,7 @@ def pictures() -> dict[str, dict[str, str]]:
 def first_version() -> dict[str, Any]:
     """What the first version's own tables say against it."""
     sweep, warmup = read_csv(FIRST / "sweep.csv"), read_csv(FIRST / "warmup.csv")
-    claims = read_json(FIRST / "claims.json", TypeAdapter(list[dict[str, Any]]))
+    claims = read_json(FIRST / "claims.json", list[dict[str, Any]])
     after = (
         sweep[sweep["kind"] == "rate"]
         .set_index(["variant", "learning_rate", "seed"])["validation_accuracy"]
@@ -98,8 +97,8 @@ def first_version() -> dict[str, Any]:
 
 
 def summaries(arms: list[str]) -> dict[str, dict[str, Any]]:
-    kind = TypeAdapter(dict[str, Any])
-    return {arm: read_json(path, kind) for arm in arms if (path := SUMMARIES / f"{arm}.json").exists()}
+    paths = {arm: SUMMARIES / f"{arm}.json" for arm in arms}
+    return {arm: read_json(path, dict[str, Any]) for arm, path in paths.items() if path.exists()}
 
 
 def batch_sizes() -> list[dict[str, Any]]:
@@ -205,9 +204,9 @@ def render(template: str, known: dict[str, Any]) -> bytes:
 
 def main() -> None:
     params = load()
-    findings, choices = read_findings(), read_json(SETTINGS / "choices.json", CHOICES)
+    findings, choices = read_json(CLAIMS_FILE, list[Finding]), read_json(SETTINGS / "choices.json", Choices)
     changes = CHANGES.read_text(encoding="utf-8").partition("\n")[2].strip()
-    environments = read_json(ENVIRONMENT_FILE, TypeAdapter(list[dict[str, Any]]))
+    environments = read_json(ENVIRONMENT_FILE, list[dict[str, Any]])
     name = DATA_NAMES[params.data.source]
     said = f"On {name}: {result(findings)}"
     if params.data.source == "mnist":

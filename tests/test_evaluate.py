@@ -319,7 +319,7 @@ def test_environments_name_their_runs(copy: Path) -> None:
         *("averages/11", "mechanism/11", "tolerance/with/11", "tolerance/without/11"),
     }
     assert {"sweep/plain", "refine/hidden/1.0", "train/he/10", "batch/with/64"} <= set(first["runs"])
-    assert set(here) == {"stage", "python", "dvc", "numpy", "scipy", "pandas"}
+    assert set(here) == {"stage", "python", "dvc", "numpy", "pandas"}
 
 
 def test_states_of_finished_runs_are_forgotten(copy: Path) -> None:

@@ -1,5 +1,6 @@
 """params.yaml: every key given every kind of wrong value gets a clear message; `dvc exp run -S` changes one line."""
 
+import argparse
 import copy
 import re
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bnstudy import BadInput
-from bnstudy.params import Network, load
+from bnstudy.params import Name, Network, Seed, argument, load
 from conftest import run
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +108,16 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         ("batch.seeds", [10, 101], "batch.seeds: 101 is a tuning seed: no run that chose a rate is judged"),
         ("long.arm_seeds", [3], "long.arm_seeds: 3 is not one of study.seeds"),
         (
+            "arms.note_batch_norm",
+            {"network": "plain", "rate": "own", "steps": 5},
+            "arms.note_batch_norm: is the name of the runs under `averages`",
+        ),
+        (
+            "networks.without",
+            {"normalization": "none", "initializer": "he", "rate": 0.1},
+            "networks.without: is the name of a finalist",
+        ),
+        (
             "sweep.networks",
             ["plain", "batch_norm_hidden", "batch_norm", "plan"],
             "sweep.networks: plan is not one of plain, plain_he, batch_norm_hidden, batch_norm_hidden_he, batch_norm, "
@@ -166,6 +177,12 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
 )
 def test_one_message_names_key_value_and_what_is_allowed(tmp_path: Path, path: str, value: Any, says: str) -> None:
     assert message(tmp_path, changed(tuple(path.split(".")), value)) == says
+
+
+def test_a_command_line_is_refused_as_the_file_is() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"^'X!' is not lower-case letters, digits and _$"):
+        argument(Name)("X!")
+    assert argument(Seed)("7") == 7
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a b", "é", "A", "", "x" * 65, "-x", "a;b", "$(id)"])

@@ -113,10 +113,14 @@ def choices() -> Choices:
     table = sweep(
         plain=[0.8, 0.7, 0.1], plain_he=[0.9, 0.8, 0.1], batch_norm_hidden=[0.9, 0.96, 0.9], batch_norm=[0.7, 0.95, 0.9]
     )
+    return chosen(PARAMS, table)
+
+
+def chosen(params: Params, table: pd.DataFrame) -> Choices:
     fast, slow = [0.99] * 5, [0.9, 0.9, 0.99, 0.99, 0.99]
     networks = {"without": "plain_he", "hidden": "batch_norm_hidden", "everywhere": "batch_norm"}
     return choose(
-        PARAMS,
+        params,
         networks,  # type: ignore[arg-type]  # mypy widens the literals
         table,
         {
@@ -133,6 +137,13 @@ def test_the_contest_is_the_best_without_against_the_faster_of_two_with(choices:
         "everywhere: batch_norm at the rate 0.1, there after 287 updates (the lowest of those tried: the best may lie "
         "beyond)"
     )
+
+
+def test_a_rate_that_was_never_tried_wins_no_contest() -> None:
+    table = sweep(plain_he=[0.9, 0.8, 0.1], batch_norm_hidden=[0.9, 0.96, 0.9], batch_norm=[0.7, 0.95, 0.9])
+    overruled = PARAMS.networks | {"batch_norm": PARAMS.networks["batch_norm"].model_copy(update={"rate": 0.5})}
+    found = chosen(PARAMS.model_copy(update={"networks": overruled}), table)
+    assert (found.finalists["everywhere"].rate, found.contest["with"]) == (0.5, "hidden")
 
 
 @pytest.mark.parametrize(

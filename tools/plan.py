@@ -28,15 +28,16 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.utils.flatten import flatten
 from dvc_data.hashfile.hash_info import HashInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bnstudy import BadInput, run
+from bnstudy.waves import MISSING
 
 WIDTH, LINES = 100, 30
 COST = Path("benchmarks/results/cost.csv")  # of each run of the committed study
-MISSING = {"deleted", "not in cache"}
 RESOLVERS = {"check", "shortlist", "tune"}  # what they write follows in a second from params.yaml and the records
 RUN, RESTORE, MAY = "will run", "restores", "may run"
 
@@ -154,21 +155,13 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str]) -> Ite
 
 def changed_params(dep: ParamsDependency) -> Iterator[str]:
     """`key: old → new` for each parameter that is not as in dvc.lock."""
-    old, new = flat(dep.hash_info.value or {}), flat(dep.read_params())
+    old, new = flatten(dep.hash_info.value or {}), flatten(dep.read_params())
     for name in dict.fromkeys([*new, *old]):
         if old.get(name, ABSENT) != new.get(name, ABSENT):
             yield f"{name}: {short(old.get(name, ABSENT))} → {short(new.get(name, ABSENT))}"
 
 
 ABSENT = object()
-
-
-def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Every leaf of nested parameters by its full name."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return leaves
 
 
 def short(value: Any) -> str:
@@ -186,6 +179,7 @@ def edited(folder: str) -> str:
 
 def restorable(stage: Any, resolved: dict[str, str], trial: Path) -> bool:
     """Whether the run cache has what `stage` would write from its present inputs, and from settings in `trial`."""
+    kept = [(path, path.hash_info) for path in (*stage.deps, *stage.outs)]
     try:
         stage.save_deps()
         for dep in stage.deps:
@@ -196,6 +190,9 @@ def restorable(stage: Any, resolved: dict[str, str], trial: Path) -> bool:
         stage.repo.stage_cache.restore(stage, dry=True)
     except DvcException:
         return False
+    finally:
+        for path, info in kept:
+            path.hash_info = info
     return True
 
 

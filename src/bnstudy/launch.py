@@ -79,7 +79,7 @@ class Launch:
             [stage] = repo.stage.collect(name)
             if not all(out.use_cache and not out.persist for out in stage.outs):
                 here.append(name)
-            elif in_cache(stage) or look_up(repo, stage, self.remote):
+            elif stage.already_cached() or look_up(repo, stage, self.remote):
                 found.append(name)
             else:
                 needs = needed(repo, stage)
@@ -100,11 +100,11 @@ class Launch:
 
         self.ray = ray
         here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        options = {} if self.address else here
         try:
-            ray.init(self.address or "local", log_to_driver=False, logging_level="error",
-                     **({} if self.address else here))  # fmt: skip
+            ray.init(self.address or "local", log_to_driver=False, logging_level="error", **options)
         except (ConnectionError, RuntimeError) as error:
-            raise BadInput(f"--address {self.address}: {str(error).splitlines()[0]}") from None
+            raise BadInput(f"Ray: {str(error).splitlines()[0]}") from None
         signal.signal(signal.SIGTERM, end)  # again: Ray has put its own handler there
         ray.cloudpickle.register_pickle_by_value(workspace)
         self.nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -192,11 +192,6 @@ def end(number: int, _: Any) -> None:
 
 def log_of(name: str) -> Path:
     return LOGS / f"{name}.log"
-
-
-def in_cache(stage: Any) -> bool:
-    """Whether the cache has what dvc.lock says of `stage`, and nothing else has changed."""
-    return not stage.changed_stage() and stage.deps_cached() and stage.outs_cached()
 
 
 def batch_size(stage: Any) -> int | None:

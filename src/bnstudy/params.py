@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from ruamel.yaml import YAML
 from bnstudy import BadInput
 
 PARAMS_FILE = Path("params.yaml")
+AVERAGES_ARM = "note_batch_norm"  # the name under which the runs that carry the averages are shown beside the arms
 
 
 def allowed(test: Callable[[Any], object], reads: str) -> AfterValidator:
@@ -74,10 +75,6 @@ def schema(**keys: Any) -> Any:
     return Field(json_schema_extra=keys)
 
 
-def whole(pattern: re.Pattern[str]) -> Any:
-    return schema(pattern=f"^({pattern.pattern})$")
-
-
 NAMED = schema(additionalProperties=False)
 LISTED = schema(minItems=1, uniqueItems=True)
 Positive = Annotated[float, Field(gt=0)]
@@ -93,8 +90,7 @@ Seeds = Annotated[list[Seed], allowed(distinct, "is not a list of one or more di
 # A run and its file are named after what stands in params.yaml, where 1 and 1.0 would be two.
 Rate = Annotated[Positive, BeforeValidator(written_as_decimal)]
 # A name becomes part of a command, a path and a stage's name.
-NAME = re.compile("[a-z][a-z0-9_]{0,63}")
-Name = Annotated[str, allowed(NAME.fullmatch, "is not lower-case letters, digits and _"), whole(NAME)]
+Name = Annotated[str, Field(pattern="^([a-z][a-z0-9_]{0,63})$"), refused_as("is not lower-case letters, digits and _")]
 Names = Annotated[list[Name], allowed(distinct, "is not a list of one or more different names"), LISTED]
 Rates = Annotated[list[Rate], allowed(ascending, "is not an ascending list of rates"), LISTED]
 SomeSeeds = Annotated[
@@ -107,10 +103,15 @@ Normalization = Literal["none", "batch", "layer", "group"]
 Initializer = Literal["truncated_normal", "he"]
 Finalist = Literal["without", "hidden", "everywhere"]
 Contestant = Literal["without", "with"]
-DEVICE = re.compile("auto|cpu|mps|cuda(:[0-9]{1,3})?")
-Device = Annotated[str, allowed(DEVICE.fullmatch, "is not auto, cpu, cuda, cuda:N or mps"), whole(DEVICE)]
+Device = Annotated[
+    str, Field(pattern="^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"), refused_as("is not auto, cpu, cuda, cuda:N or mps")
+]
 MIRROR = re.compile(r"(https://|file:///|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])[:/])\S*")
-Mirror = Annotated[str, allowed(MIRROR.fullmatch, "is not https://…, file:///… or http:// on loopback"), whole(MIRROR)]
+Mirror = Annotated[
+    str,
+    Field(pattern=f"^({MIRROR.pattern})$"),
+    refused_as("is not https://…, file:///… or http:// on loopback"),
+]
 
 
 ChosenRate = Annotated[Positive | Literal["chosen"], refused_as("is not a rate above 0 or the word chosen")]
@@ -129,7 +130,8 @@ def argument(kind: Any) -> Callable[[str], Any]:
         try:
             return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_strings(text)
         except ValidationError as error:
-            raise argparse.ArgumentTypeError(describe(error.errors(include_url=False)[0])) from None
+            fault = describe(error.errors(include_url=False)[0])
+            raise argparse.ArgumentTypeError(fault.removeprefix("the file: ")) from None
 
     return parse
 
@@ -194,8 +196,7 @@ class Network(Section):
     rate: ChosenRate = Field(description="chosen: by `tune`; or a number above 0, to overrule it")
 
     def disagreements(self) -> Iterator[str]:
-        wanted = set() if self.normalization == "none" else {"normalize_logits"}
-        wanted |= {"groups"} if self.normalization == "group" else set()
+        wanted = {"none": set(), "group": {"normalize_logits", "groups"}}.get(self.normalization, {"normalize_logits"})
         for key in ("normalize_logits", "groups"):
             if (getattr(self, key) is not None) != (key in wanted):
                 what = "is missing" if key in wanted else "is not used"
@@ -363,6 +364,10 @@ class Params(Section):
                 if name not in known:
                     meant = nearest(name, known) or f"; a new one is an entry {new.format(name)}"
                     yield f"{key}: {name} is not one of {', '.join(known)}{meant}"
+        if AVERAGES_ARM in self.arms:
+            yield f"arms.{AVERAGES_ARM}: is the name of the runs under `averages`"
+        for name in {*get_args(Finalist)} & self.networks.keys():
+            yield f"networks.{name}: is the name of a finalist"
         swept = {self.networks[name].kind() for name in self.sweep.networks if name in self.networks}
         for finalist in self.refine.finalists:
             if finalist not in swept:

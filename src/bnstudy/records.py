@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from bnstudy import BadInput
 from bnstudy.engine.grid import evaluations, tested
 from bnstudy.engine.rows import AveragesRow, HistoryRow, MechanismRow, Row, ShortRow
-from bnstudy.params import Averages, Batch, Mechanism, Refine, Study, Sweep, Tolerance
+from bnstudy.params import Averages, Batch, Mechanism, Refine, Section, Study, Sweep, Tolerance
 from bnstudy.settings import read_json, read_setting
 
 METRICS, REPRODUCTIONS = Path("metrics"), Path("reproductions")
 Environment = dict[str, str | int | bool | None]  # as `bnstudy.engine.device` tells it
 
 
-class Reproduction(BaseModel):
+class Reproduction(Section):
     """A run that was made again, as `make verify VERIFY=--record` leaves it in `reproductions/`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: str  # "first version", or the commit
     run: str  # its stage
@@ -46,12 +43,12 @@ class Reproduction(BaseModel):
 
 
 def read_reproductions() -> list[Reproduction]:
-    return [read_json(path, TypeAdapter(Reproduction)) for path in sorted(REPRODUCTIONS.glob("*.json"))]
+    return [read_json(path, Reproduction) for path in sorted(REPRODUCTIONS.glob("*.json"))]
 
 
 def read_environment(name: str) -> Environment:
     """In what environment the run `name` was made, like `train/note_plain/10`."""
-    return read_json(METRICS / f"{name}.json", TypeAdapter(Environment))
+    return read_json(METRICS / f"{name}.json", Environment)
 
 
 def read_sweep(sweep: Sweep) -> pd.DataFrame:
@@ -94,8 +91,6 @@ def read_batch(batch: Batch) -> pd.DataFrame:
         path = METRICS / "batch" / contestant / f"{size}.csv"
         tables[contestant, size] = read_rows(path, ShortRow)
         check_seeds(path, tables[contestant, size], [*batch.tuning_seeds, *batch.seeds])
-        if set(tables[contestant, size]["batch_size"]) != {size}:
-            raise BadInput(f"{path}: is not of batches of {size} images; `dvc repro` writes it anew")
     return joined(tables, "contestant", "cell").drop(columns="cell")
 
 
@@ -127,10 +122,8 @@ def read_averages(averages: Averages, study: Study) -> pd.DataFrame:
     for seed in study.seeds:
         path, steps = METRICS / "averages" / f"{seed}.csv", evaluations(read_setting(f"averages/{seed}"))
         table = read_rows(path, AveragesRow)
-        series = {kind: rows["step"] for kind, rows in table.fillna({"decay": -1}).groupby(["statistics", "decay"])}
-        if series.keys() != expected:
-            raise BadInput(f"{path}: does not hold the decays {averages.decays}; `dvc repro` writes it anew")
-        if any(list(its) != steps for its in series.values()):
+        found = set(zip(table["step"], table["statistics"], table["decay"].fillna(-1.0), strict=True))
+        if found != {(step, *kind) for step in steps for kind in expected}:
             raise BadInput(f"{path}: does not hold the evaluations of settings/averages/{seed}.json for all statistics")
         tables[seed] = table
     return joined(tables, "seed")
@@ -207,6 +200,6 @@ def read_plot(name: str, columns: str) -> pd.DataFrame:
 
 
 def joined(tables: dict[Any, pd.DataFrame], *names: str) -> pd.DataFrame:
-    """The tables below each other, after columns `names` with what each stands under."""
+    """The tables stacked, with their keys as leading columns `names`."""
     together: pd.DataFrame = pd.concat(tables, names=[*names, "row"])
     return together.reset_index().drop(columns="row")

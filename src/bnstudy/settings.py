@@ -73,14 +73,13 @@ def setting(
 ) -> Setting:
     """The setting of `network`, a name under `networks`, at the initial learning rate `rate`."""
     train, design = params.train, params.networks[network]
-    normalizes, averages = design.normalization != "none", design.normalization == "batch"
     changes = {"initial": rate} | ({} if ramp_steps is None else {"ramp_steps": ramp_steps})
     return Setting(
         name=network,
         network=Variant(
             **design.model_dump(exclude={"rate"}),
-            epsilon=train.epsilon if normalizes else None,
-            decay=train.decay if averages else None,
+            epsilon=None if design.normalization == "none" else train.epsilon,
+            decay=train.decay if design.normalization == "batch" else None,
         ),
         steps=steps,
         batch_size=train.batch_size,
@@ -94,17 +93,17 @@ def setting(
 
 def read_setting(name: str) -> Setting:
     """`settings/<name>.json`; `BadInput` if it cannot be read or is something else."""
-    return read_json(SETTINGS / f"{name}.json", TypeAdapter(Setting))
+    return read_json(SETTINGS / f"{name}.json", Setting)
 
 
 def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def read_json(path: Path, kind: TypeAdapter[Kind]) -> Kind:
+def read_json(path: Path, kind: type[Kind]) -> Kind:
     """What stands in `path`; `BadInput` if it cannot be read or is not of that kind."""
     try:
-        return kind.validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); `dvc repro` writes it") from None
     except ValidationError as error:

@@ -6,9 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter
 
-from bnstudy import BadInput
 from bnstudy.analysis.crossing import crossing
 from bnstudy.params import Arm, Averages, Finalist, Network, Params, Section
 from bnstudy.settings import Setting, setting
@@ -56,9 +54,6 @@ class Choices(Section):
         for name, final in self.finalists.items():
             updates = "never" if final.updates is None else f"after {final.updates:.0f} updates"
             yield f"{name}: {final.network} at the rate {final.rate:g}, there {updates}{remark(final)}"
-
-
-CHOICES = TypeAdapter(Choices)
 
 
 def remark(found: Choice | Final) -> str:
@@ -141,7 +136,7 @@ def choose(
         own, target = params.networks[network].rate, params.refine.target
         finalists[finalist] = refined(network, own, refine[finalist], target)
         chosen = refine[finalist][refine[finalist]["learning_rate"] == finalists[finalist].rate]
-        order[finalist] = slowness(updates_to(chosen, target)) if len(chosen) else (0, 0.0)
+        order[finalist] = slowness(updates_to(chosen, target))
     contest: dict[Literal["without", "with"], str] = {"without": "without"} if "without" in finalists else {}
     if normalized := [name for name in finalists if name != "without"]:
         contest["with"] = min(normalized, key=lambda name: order[name])
@@ -157,20 +152,12 @@ def resolve(params: Params, choices: Choices, arm: Arm | Averages, steps: int | 
     elif arm.rate == "baseline":
         rate = choices.finalists["without"].rate
     elif arm.rate == "own":
-        rate = final.rate if final else own_rate(params, choices, network)
+        own = final or choices.networks.get(network) or params.networks[network]  # the last: `cannot_resolve`
+        rate = float(own.rate)
     else:
         rate = arm.rate
     ramp_steps = arm.ramp_steps if isinstance(arm, Arm) else None
     return setting(params, network, rate, steps or arm.steps, ramp_steps=ramp_steps)
-
-
-def own_rate(params: Params, choices: Choices, network: str) -> float:
-    if network in choices.networks:
-        return choices.networks[network].rate
-    own = params.networks[network].rate
-    if own == "chosen":
-        raise BadInput(f"networks.{network}.rate: chosen takes {network} in sweep.networks")
-    return own
 
 
 def digits(value: float) -> float:

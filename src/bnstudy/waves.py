@@ -1,4 +1,4 @@
-"""The stages that `dvc repro` would run, in waves: those of one wave need nothing of each other.
+"""The stages that `dvc repro` would run, in waves: those of one wave do not depend on each other.
 
 For what runs several stages at a time, `tools/side_by_side.py` and `bnstudy.launch`. Which stages the next wave has is
 asked of DVC anew, since one wave may write the settings of the next.
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from bnstudy import BadInput
 
 LOGS = Path("logs/study")
 DVC = ["dvc", "--wait-for-lock"]
+MISSING = {"deleted", "not in cache"}  # what `dvc status` says of a file that is not here
 
 
 def ask(*words: str) -> str:
@@ -41,11 +41,8 @@ def ask(*words: str) -> str:
 
 def read_needs() -> dict[str, set[str]]:
     """All that each stage needs, near and far, in the order of dvc.yaml."""
-    try:
-        with Repo() as repo:
-            graph = repo.index.graph
-    except DvcException as error:
-        raise BadInput(f"DVC says: {error}") from None
+    with Repo() as repo:
+        graph = repo.index.graph
     return {stage.addressing: {other.addressing for other in nx.descendants(graph, stage)} for stage in graph}
 
 
@@ -57,7 +54,7 @@ def read_stale(allow_missing: bool) -> set[str]:
 
 def only_missing(change: Any) -> bool:
     """Whether an entry of `dvc status` says no more of a stage than that files are not there."""
-    return isinstance(change, dict) and all(set(files.values()) == {"deleted"} for files in change.values())
+    return isinstance(change, dict) and all(set(files.values()) <= MISSING for files in change.values())
 
 
 def seed_of(name: str) -> float:
@@ -87,15 +84,15 @@ def run_waves(run_stages: Callable[[list[str]], dict[str, str]], allow_missing: 
             stale = read_stale(allow_missing)
         ended |= set(ready)
     if failed:
-        told = ["these failed; the others are done:", *dict.fromkeys(failed.values())]
+        told = ["these failed:", *dict.fromkeys(failed.values())]
         left = ", ".join({name.partition("@")[0]: "" for name in needs if name not in ended})
         raise BadInput("\n  ".join([*told, *([f"not run, since they need these: {left}"] if left else [])]))
 
 
 def run_here(names: list[str], jobs: int, each: int, options: list[str]) -> dict[str, str]:
-    """Run these stages, which need nothing of each other, in this folder, with `jobs` calls of DVC at a time.
+    """Run these stages, which do not depend on each other, in this folder, with `jobs` calls of DVC at a time.
 
-    Each call runs `each` stages, one after the other. Of those that failed, the stages and a line.
+    Each call runs `each` stages, one after the other. Returns the stages that failed, each with a line on why.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
     waiting = [names[i : i + each] for i in range(0, len(names), each)]

@@ -95,8 +95,9 @@ def in_workspace(job: Job, package: bytes, stopping: Callable[[dict[str, str]], 
         scratch.mkdir(exist_ok=True, mode=0o700)
         remove_abandoned(scratch)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=scratch))
-        with (folder / "held").open("w") as held:
+        with (folder / "new").open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
+            (folder / "new").rename(folder / "held")  # only now, or another worker would take it for abandoned
             try:
                 unpack(folder, job, package, scratch)
                 code = follow(folder, job, held.fileno(), stopping)

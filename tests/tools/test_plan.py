@@ -1,6 +1,7 @@
 """The plan beside what DVC then runs, on the small study; `test_pipeline` does so on the whole one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import plan
+from bnstudy import waves
 from conftest import run
 from plan import MAY, RESTORE, RUN, Plan, Step
 from small import ALL, TRAINS, append, edit, repro
@@ -98,7 +100,7 @@ def test_outputs_that_only_the_cache_has(copy: Path) -> None:
     assert repro(copy) == (set(), {"sweep@plain"})
 
 
-def test_a_fresh_clone(fresh: Path) -> None:
+def test_a_fresh_clone(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = planned(fresh)
     assert found.steps == []
     assert plan.told(found)[:2] == [
@@ -114,6 +116,10 @@ def test_a_fresh_clone(fresh: Path) -> None:
     run(fresh, "dvc", "pull", "--allow-missing", *TRAINS)
     (fresh / "models").rename(fresh / "no models")
     assert repro(fresh, "--allow-missing") == ({"check", "evaluate"}, set())
+    shutil.rmtree(fresh / ".dvc/cache")  # as where only records/ was pulled: what is not here is not stale
+    monkeypatch.chdir(fresh)
+    assert waves.read_stale(allow_missing=True) == set()
+    assert set(TRAINS) < waves.read_stale(allow_missing=False)
 
 
 def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:

@@ -11,26 +11,19 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from bnstudy.analysis.inference import SIGNIFICANT, Bound, Estimate, Rule, holm, together, verdict
-from bnstudy.params import Params
-from bnstudy.settings import read_json
+from bnstudy.params import Params, Section
 from bnstudy.tuning import Choices, digits
 
 CLAIMS_FILE = Path("metrics/claims.json")
 MARKS = {"holds": "✓", "refuted": "✗", "not shown": "?", "not measured": "–"}
 LEVEL = "96% interval"  # see `inference.interval`
-AVERAGES_ARM = "note_batch_norm"  # as which the runs that carry the averages are shown beside the arms
 
 Verdict = Literal["holds", "refuted", "not shown", "not measured"]
 
 
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Part(Record):
+class Part(Section):
     """One comparison over the seeds, held against a rule; `estimate` and `interval` as they are written."""
 
     part: str
@@ -45,7 +38,7 @@ class Part(Record):
     verdict: Verdict
 
 
-class Finding(Record):
+class Finding(Section):
     """What became of a claim: the parts judge it, `described` does not. `adjusted_p`: by Holm's method."""
 
     id: int
@@ -207,8 +200,3 @@ def decided(measured: Measured, adjusted_p: float | None) -> str:
     if adjusted_p is None:
         return f"{clear}."
     return f"{clear}, {'and' if adjusted_p < SIGNIFICANT else 'but'} the adjusted p is {adjusted_p:.2g}."
-
-
-def read_findings() -> list[Finding]:
-    """`metrics/claims.json`; `BadInput` if it cannot be read or is something else."""
-    return read_json(CLAIMS_FILE, TypeAdapter(list[Finding]))

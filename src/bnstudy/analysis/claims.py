@@ -8,19 +8,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from bnstudy.analysis.claim import AVERAGES_ARM, FACTOR, POINTS, RATIO, Claim, Measured, Results, Unit, too_few
+from bnstudy.analysis.claim import FACTOR, POINTS, RATIO, Claim, Measured, Results, Unit, too_few
 from bnstudy.analysis.crossing import Crossing, crossing, geometric_mean, ratio
 from bnstudy.analysis.inference import Estimate, Rule, equivalence_p, estimate
 from bnstudy.engine.rows import AveragesRow
+from bnstudy.params import AVERAGES_ARM
 
 UPDATES, WEIGHT = Unit(",.0f"), Unit("#.3g")
 DISTANCES = [name for name in AveragesRow._fields if name.endswith(("_mean", "_deviation"))]
 ARM_OF = {"hidden": "own_rate", "everywhere": "everywhere"}  # the arm in which a finalist with batch norm competes
 PAIRED = "geometric mean over the seeds, each time known to lie between two evaluations"
-
-
-def has(results: Results, *arms: str) -> bool:
-    return set(arms) <= set(results.curves["arm"])
 
 
 def points(fraction: float) -> str:
@@ -75,7 +72,7 @@ def speed(
     results: Results, with_it: str, without: str, target: float, below: float, names: tuple[str, str]
 ) -> Measured | None:
     """The ratio of updates to `target`, with batch norm over without, over the seeds."""
-    if not has(results, with_it, without):
+    if not {with_it, without} <= set(results.curves["arm"]):
         return None
     until = ends(results, with_it, without)
 

@@ -20,12 +20,6 @@ from bnstudy.settings import to_json
 from bnstudy.tuning import digits
 
 SUMMARIES = Path("metrics/summary")
-WORDS = {  # of one claim, and of more
-    "holds": ("holds", "hold"),
-    "refuted": ("is refuted", "are refuted"),
-    "not shown": ("is not shown", "are not shown"),
-    "not measured": ("is not measured", "are not measured"),
-}
 
 
 def summary(results: Results, arm: str) -> dict[str, Any]:
@@ -57,7 +51,8 @@ def result(findings: list[Finding]) -> str:
     text = " ".join(finding.sentence for finding in first)
     for few in {too_few(part.runs) for finding in first for part in finding.parts} - {""}:  # once, not each time
         text = text.replace(f" ({few})", "") + f" So far, {few}."
-    said = [f"{n} {words[n > 1]}" for verdict, words in WORDS.items() if (n := counts[verdict])]
+    verbs = {word: (f"is {word}", f"are {word}") for word in MARKS} | {"holds": ("holds", "hold")}
+    said = [f"{n} {words[n > 1]}" for word, words in verbs.items() if (n := counts[word])]
     return f"{text} Of {len(findings)} claims, {', '.join(said)}.".lstrip()
 
 
