@@ -4,11 +4,11 @@
 
 The real stages and the real DVC, on the sample, in folders of their own. Prints what did not survive and a table, and
 exits with 1 if there was any. Two rows go on at a time; random choices come from the row and from the seed that is
-printed first. Mirrors that lie, random parameters, and damaged inputs and saved states of a single stage are in tests/.
+printed first. Mirrors that lie, random parameters, variables that change bits, and damaged inputs and saved states of a
+single stage are in tests/.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -157,9 +157,9 @@ def call(folder: Path, main: Main, *argv: str, first: Main = lambda: None) -> En
     return Ended(code, output.read_text(errors="replace"))
 
 
-def command(folder: Path, *words: str, **environment: str) -> Ended:
+def command(folder: Path, *words: str) -> Ended:
     """Run `words` in `folder` as a person would."""
-    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     return Ended(done.returncode, done.stdout + done.stderr)
 
 
@@ -410,16 +410,6 @@ class NotTriedError(Exception):  # what a row needs is not here
     pass
 
 
-def with_code(setting: Setting, name: str) -> Path:
-    """A folder with the data and code of its own, and what a short training made there."""
-    folder = setting.copy(setting.data(), name)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    configure(folder, 4)
-    ended = command(folder, sys.executable, "src/train.py", *TRAIN)
-    assert not ended.code, ended.text
-    return folder
-
-
 def forged_compiled(setting: Setting) -> Iterator[Case]:
     """What Numba keeps of its compiled loops, forged: found by what verify trains again."""
     study = setting.copy(setting.study(), "poisoned")
@@ -446,42 +436,11 @@ def forged_compiled(setting: Setting) -> Iterator[Case]:
     yield "forged loops in Numba's cache, `make verify`", "another sign in pooling", wrong
 
 
-def environment(setting: Setting) -> Iterator[Case]:
-    """Variables by which PyTorch and Numba change bits: the same bytes, or another environment in the model."""
-    whole = with_code(setting, "environment whole")
-
-    def model(folder: Path) -> bytes:
-        return (folder / MODEL).read_bytes()
-
-    def recorded(folder: Path) -> object:
-        content = model(folder)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return json.loads(header["__metadata__"]["bnstudy"])["environment"]
-
-    settings = {
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_CBWR": "COMPATIBLE",
-        "NUMBA_CPU_NAME": "generic",
-        "NUMBA_CPU_FEATURES": "",
-        "NUMBA_DISABLE_JIT": "1",
-        "ATEN_CPU_CAPABILITY": "default",
-    }
-    for name, value in setting.some(list(settings.items())):
-        folder = setting.copy(whole, "environment")
-        shutil.rmtree(folder / "models")
-        wrong = command(folder, sys.executable, "src/train.py", *TRAIN, **{name: value}).faults(code=0)
-        if not wrong and model(folder) != model(whole) and recorded(folder) == recorded(whole):
-            wrong.append("other bytes under the same recorded environment")
-        yield "environment variables that change bits", f"{name}={value}", wrong
-        shutil.rmtree(folder)
-
-
 ROWS: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "kills": kills,
     "study_kills": partial(kills, words=STUDY),
     "saves": saves,
     "compiled": forged_compiled,
-    "environment": environment,
     "disk": full_disk,
 }
 
