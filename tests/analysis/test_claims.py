@@ -239,7 +239,7 @@ def test_what_decides_a_verdict_is_said_in_words() -> None:
     few_long = HELD.averages[(HELD.averages["step"] <= 2000) | (HELD.averages["seed"] < 14)]
     some = findings(averages=few_long)[5]
     assert some.why == "All its intervals clear the rule, but 2 of its estimates have none."
-    assert some.sentence.endswith("0.998, 0.999 (2 of them: 4 seeds are too few for an interval).")
+    assert some.sentence.endswith("0.998, 0.999 (for 2 of them, 4 seeds are too few for an interval).")
     assert some.verdict == "not shown"
     assert findings(**{n: t[t["seed"] == 10] for n, t in six.items()})[2].why == ""
 

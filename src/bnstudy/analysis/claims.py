@@ -128,7 +128,7 @@ def fewer(found: Estimate) -> str:
 def since(*found: Estimate) -> str:
     """Why there is no interval, or not for each."""
     few = [one.n for one in found if too_few(one.n)]
-    return f" ({f'{len(few)} of them: ' if len(few) < len(found) else ''}{too_few(few[0])})" if few else ""
+    return f" ({f'for {len(few)} of them, ' if len(few) < len(found) else ''}{too_few(few[0])})" if few else ""
 
 
 def by_precise(results: Results, target: float) -> tuple[str, ...]:
