@@ -70,7 +70,7 @@ def dip_figure(dip: pd.DataFrame, mechanism: pd.DataFrame, plot: Plot) -> Drawn:
     if not mixed.empty:
         curve = np.interp(np.exp(-ages), mixed["start_weight"], mixed["difference"])
         (line,) = axes.plot(ages, 100 * curve, color=INK, linewidth=1.8)
-        line.set_label("a finished network with so much of its start mixed in")
+        line.set_label("finished networks with so much of their start mixed in")
         lines = [line, *lines]
     for age, text, side in ((math.log(4), "a quarter of the start is left ", "right"), (5, " age 5", "left")):
         axes.axvline(age, **DASHED)

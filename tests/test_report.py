@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import plot
@@ -328,11 +329,14 @@ def test_verdicts_over_fewer_runs_than_were_registered_are_called_preliminary() 
 
 def test_the_caption_says_what_the_mechanisms_line_is_of(copy: Path) -> None:
     seeds = load(ROOT / "params.yaml").mechanism.seeds
+    table = pd.read_csv("plots/mechanism.csv")
+    table.loc[table["start_weight"] == 1, "difference"] = -0.9  # lower than in the dip, as of some networks
+    table.to_csv("plots/mechanism.csv", index=False)
+    report.main()
     said = rf"at all: {len(seeds)} finished networks?, of [\d, or]+ updates, .* lowest 67 points down, where 2\d% is"
     for page in PAGES:
         assert re.search(said, text_of(copy, page)), page
-    table = (copy / "plots/mechanism.csv").read_text().splitlines()
-    (copy / "plots/mechanism.csv").write_text(table[0] + "\n")
+    table[:0].to_csv("plots/mechanism.csv", index=False)
     report.main()
     assert "no training at all: left out here." in text_of(copy, PAGES[0])
 
