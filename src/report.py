@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from bnstudy import BadInput, run
 from bnstudy.analysis.claim import CLAIMS_FILE, LEVEL, MARKS, POINTS, Finding
+from bnstudy.analysis.claims import risen
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
@@ -139,9 +140,8 @@ def mixed(params: Params) -> str:
     curve = table[(table["where"] == "all") & (table["what"] == "both")]
     if curve.empty:
         return "left out here."
-    by_weight = curve.set_index("start_weight")["difference"].sort_index()
-    rise = by_weight[by_weight.index > params.rules.dip_to].idxmax()  # as of the averages, see claim 6
-    dip = by_weight[by_weight.index <= rise]
+    gaps = curve.set_index("start_weight")["difference"].sort_index(ascending=False)
+    dip = risen(gaps, list(gaps.index), params.rules.dip_to)
     long = set(params.long.averages_seeds)
     lengths = {params.long.steps if seed in long else params.averages.steps for seed in params.mechanism.seeds}
     updates = " or ".join(f"{length:,}" for length in sorted(lengths))

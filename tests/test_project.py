@@ -70,6 +70,7 @@ DOCS = [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
 def test_links_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text()
     links = [part.partition(")")[0].partition("#")[0] for part in text.split("](")[1:]]
+    assert links or page in ("docs/changes.md", "docs/original.md", "docs/tour.md")
     missing = [link for link in links if link and "://" not in link and not ((ROOT / page).parent / link).exists()]
     assert not missing
 

@@ -292,20 +292,21 @@ def warm_up(results: Results) -> Claim:
         exits = [exit_time(gap(results, seed, decay), within) for seed in seeds]
         return geometric_mean([time.point() for time in exits] if exactly else exits, factor=rate)
 
+    within, rule = rules.warm_within, Rule(above=rules.warm_from, below=rules.warm_to)
+    all_found = {limit: [found(decay, limit) for decay in decays] for limit in (within / 2, within, within * 2)}
+
     def warm(within: float) -> str:
-        all_found = [found(decay, within) for decay in decays]
-        bound = "at least " if any(one.bound == "at least" for one in all_found) else ""
-        values = [one.value for one in all_found if one.value]
+        bound = "at least " if any(one.bound == "at least" for one in all_found[within]) else ""
+        values = [one.value for one in all_found[within] if one.value]
         return f"{points(within)} of precise statistics after {bound}{spread(values)}"
 
-    within, rule = rules.warm_within, Rule(above=rules.warm_from, below=rules.warm_to)
-    parts = [(f"decay {decay:g}", found(decay, within), RATIO, rule) for decay in decays]
+    parts = [(f"decay {decay:g}", one, RATIO, rule) for decay, one in zip(decays, all_found[within], strict=True)]
     exact = {decay: found(decay, within, exactly=True) for decay in decays}
     return claim(
         Measured(
             parts,
             f"Averages are within {warm(within)} times 1 / −ln(decay) updates, at the decays {names}"
-            f"{since(*(part[1] for part in parts))}.",
+            f"{since(*all_found[within])}.",
             described=(
                 f"With times interpolated between evaluations: "
                 f"{', '.join(f'{RATIO.interval(one) or RATIO.estimate(one)} at {d:g}' for d, one in exact.items())}.",
@@ -322,9 +323,12 @@ def bottom(apart: "pd.Series[float]", decay: float) -> tuple[float, float, float
     return value, low, high
 
 
-def risen(apart: "pd.Series[float]", decay: float, left: float) -> "pd.Series[float]":
-    """The gaps from the averages' first rise on: the highest while more than `left` of the start is left."""
-    early = apart[[decay**step > left for step in apart.index]]
+def risen(apart: "pd.Series[float]", weights: Sequence[float], left: float) -> "pd.Series[float]":
+    """The gaps from the averages' first rise on: the highest while more than `left` of the start is left.
+
+    `weights`: what is left of the start at each gap, from most to least.
+    """
+    early = apart[[weight > left for weight in weights]]
     return apart if early.empty else apart.loc[early.idxmax() :]
 
 
@@ -376,11 +380,13 @@ def dip(results: Results) -> Claim:
     if not decays:
         return claim(None)
     rule = Rule(above=rules.dip_from, below=rules.dip_to)
-    gaps = {decay: {seed: gap(results, seed, decay) for seed in run_lengths(results)} for decay in decays}
+    runs = run_lengths(results)
+    gaps = {decay: {seed: gap(results, seed, decay) for seed in runs} for decay in decays}
     least = least_gaps(gaps, rule, rules.warm_within)
     found = {decay: bottoms(least[least["decay"] == decay]) for decay in decays}
     after_rise = {
-        decay: {seed: risen(apart, decay, rules.dip_to) for seed, apart in its.items()} for decay, its in gaps.items()
+        decay: {seed: risen(apart, [decay**step for step in apart.index], rules.dip_to) for seed, apart in its.items()}
+        for decay, its in gaps.items()
     }
     late = [bottom(apart, decay)[0] for decay, its in after_rise.items() for apart in its.values()]
     beyond = least[least["beyond"]]
@@ -392,7 +398,7 @@ def dip(results: Results) -> Claim:
     depths = ", ".join(
         f"{POINTS.number(max(apart.min() for apart in its.values()))} at {d:g}" for d, its in after_rise.items()
     )
-    seeds, many = beyond["seed"].nunique(), len(run_lengths(results))
+    seeds = beyond["seed"].nunique()
     return claim(
         Measured(
             [(f"decay {decay:g}{alone.get(decay, '')}", one, WEIGHT, rule) for decay, one in found.items()],
@@ -405,8 +411,8 @@ def dip(results: Results) -> Claim:
                 f"Its depth in points after that rise, in the seed where it is shallowest: {depths}.",
             ),
             level="least to most",
-            why=f"In {seeds} of {many} seeds the least lies beyond the rule, and one is enough."
-            if seeds and not too_few(many)
+            why=f"In {seeds} of {len(runs)} seeds the least lies beyond the rule, and one is enough."
+            if seeds and not too_few(len(runs))
             else "",
         )
     )
