@@ -20,8 +20,8 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,28 +94,35 @@ def in_workspace(job: Job, package: bytes, stopping: Callable[[dict[str, str]], 
     try:
         scratch.mkdir(exist_ok=True, mode=0o700)
         remove_abandoned(scratch)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=scratch))
-        with (folder / "new").open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            (folder / "new").rename(folder / "held")  # only now, or another worker would take it for abandoned
-            try:
-                unpack(folder, job, package, scratch)
-                code = follow(folder, job, held.fileno(), stopping)
-                log = (folder / LOG).read_text(errors="replace")[-100_000:]
-                if code == 0:
-                    entry = Entry(*json.loads((folder / RESULT).read_text()))
-                    return Result("done", machine, log, time.time() - started, entry)
-                return Result("stopped" if code == -signal.SIGINT else "failed", machine, log, time.time() - started)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with new_folder(scratch) as (folder, held):
+            unpack(folder, job, package, scratch)
+            code = follow(folder, job, held, stopping)
+            log = (folder / LOG).read_text(errors="replace")[-100_000:]
+            if code == 0:
+                entry = Entry(*json.loads((folder / RESULT).read_text()))
+                return Result("done", machine, log, time.time() - started, entry)
+            return Result("stopped" if code == -signal.SIGINT else "failed", machine, log, time.time() - started)
     except OSError as error:
         return Result("failed", machine, f"error: {machine}: {error}\n", time.time() - started)
+
+
+@contextmanager
+def new_folder(scratch: Path) -> Iterator[tuple[Path, int]]:
+    """A folder in `scratch`, removed at the end, and the descriptor of the lock that says that it is in use."""
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=scratch))
+    with (folder / "new").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (folder / "new").rename(folder / "held")  # only now, or another worker would take it for abandoned
+        try:
+            yield folder, held.fileno()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned(scratch: Path) -> None:
     """Remove workspaces whose processes were killed: nobody holds their lock any more."""
     for held in scratch.glob("run-*/held"):
-        with suppress(OSError), held.open("a") as file:
+        with suppress(OSError), held.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(held.parent, ignore_errors=True)
 
