@@ -165,7 +165,9 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     own = run(ROOT, *COMMAND, "--machine", PYTHONPATH=str(ROOT / "src")).stdout.strip()
     where = "import ray.util; print(ray.util.get_node_ip_address())"  # Ray takes 127.0.0.1 for this
     address = f"{run(ROOT, sys.executable, '-c', where).stdout.strip()}:{free_port()}"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
+    ray = (sys.executable, "-m", "ray.scripts.scripts")
+    run(ROOT, *ray, "get-auth-token", "--generate")  # where there is none yet
+    start = [*ray, "start", "--block", "--num-cpus=1"]
     short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets lie there, and names of sockets are short
     head = ["--head", "--include-dashboard=false", f"--port={address.partition(':')[2]}", f"--temp-dir={short}"]
     ask = f"import ray; ray.init('{address}', logging_level='error'); print(len(ray.nodes()))"
