@@ -289,7 +289,8 @@ def test_the_arms_that_were_run_stand_with_their_summaries(copy: Path) -> None:
     write_json("metrics/summary/removed.json", summary)
     report.main()
     page = text_of(copy, PAGES[0]).replace("<wbr>", "")
-    assert "<code>note_plain</code></td><td>2,000</td><td>64.10%</td><td>–</td><td>3 of 10</td>" in page
+    updates = f"2,000 (10,000 for {len(load().long.arm_seeds)} of the seeds)"
+    assert f"<code>note_plain</code></td><td>{updates}</td><td>64.10%</td><td>–</td><td>3 of 10</td>" in page
     assert "removed" not in page
 
 
