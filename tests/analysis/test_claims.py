@@ -262,6 +262,20 @@ def test_runs_are_compared_up_to_the_end_that_both_of_a_pair_have() -> None:
     assert (parts[0].bound, parts[0].verdict) == ("at most", "holds")
 
 
+def test_accuracy_at_the_end_of_the_longest_pairs_is_described_over_their_seeds_alone() -> None:
+    table = HELD.curves
+    ends = table[(table["step"] == 2000) & table["seed"].isin(SEEDS[:2])]
+    later = pd.concat(
+        ends[ends["arm"] == arm].assign(step=10_000, test_accuracy=accuracies)
+        for arm, accuracies in (("note_batch_norm", [0.99, 0.98]), ("note_plain", [0.97, 0.94]))
+    )
+    tests = findings(curves=pd.concat([table, later]))[1].described[2]
+    assert tests.startswith(held()[1].described[2].removesuffix("."))
+    assert tests.endswith("; after 10,000, over those trained on (2): 98.50% with batch norm, 95.50% without.")
+    alone = findings(curves=pd.concat([table, later[later["arm"] == "note_plain"]]))[1].described[2]
+    assert alone == held()[1].described[2]
+
+
 def test_what_is_described_beside_the_judgement() -> None:
     found = held()
     exactly, others, tests, precise = found[1].described

@@ -93,9 +93,15 @@ def speed(
         interval = RATIO.interval(found)
         return f"{RATIO.estimate(found)}{f' ({interval})' if interval else ''} at {other:.0%}"
 
+    def tests(step: int, seeds: list[int]) -> str:
+        accuracies = (at_step(results, arm, step, "test_accuracy").reindex(seeds).mean() for arm in (with_it, without))
+        return "{:.2%} with batch norm, {:.2%} without".format(*accuracies)
+
     found, last = compared(target), last_test(results, with_it, without)
     others = [other for other in (0.9, 0.95, 0.97, 0.98, 0.99) if other != target]
-    accuracies = [at_step(results, arm, last, "test_accuracy").mean() for arm in (with_it, without)]
+    end = max(until.values())
+    longest = [seed for seed, step in until.items() if step == end]
+    further = f"; after {end:,}, over those trained on ({len(longest)}): {tests(end, longest)}" if end > last else ""
     return Measured(
         [(f"updates to {target:.0%}", found, FACTOR, Rule(below=below))],
         f"{names[0]} reaches {target:.0%} in {reached(with_it)}, {names[1]} in {reached(without)}: "
@@ -108,8 +114,7 @@ def speed(
         (
             f"With times interpolated between evaluations: {RATIO.text(compared(target, exactly=True))}.",
             f"At other targets, with their intervals: {'; '.join(at_target(t) for t in others)}.",
-            f"Test accuracy after {last:,} updates, mean over the seeds: {accuracies[0]:.2%} with batch norm, "
-            f"{accuracies[1]:.2%} without.",
+            f"Test accuracy after {last:,} updates, mean over the seeds: {tests(last, list(until))}{further}.",
         ),
     )
 
