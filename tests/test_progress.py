@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bnstudy import progress
+from bnstudy import progress, workspace
+from bnstudy.engine.rows import HistoryRow
 from conftest import ENVIRONMENT, ROOT, run, setting_of, write_params, write_setting
 
 READ = """\
@@ -66,6 +67,26 @@ def test_names_lead_to_the_size_of_a_batch(tmp_path: Path, monkeypatch: pytest.M
     write_setting("sweep/plain", setting_of(batch_size=32))
     assert progress.batch_size("sweep/plain/0.1-100") == 32
     assert progress.batch_size("sweep/other/0.1-100") is None
+
+
+@pytest.mark.parametrize("size", [32, None], ids=["one batch size", "no setting"])
+def test_a_launcher_reads_the_lines_of_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], size: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    if size:
+        write_setting("train/own_rate/0", setting_of(batch_size=size))
+    shown = progress.Progress("train/own_rate/0", 100)
+    shown.resumed(10)
+    shown.evaluated(HistoryRow(20, 0.1, 0.5, 0.6, 0.8, 0.4, 0.9, None, None))
+    Path("log").write_text(capfd.readouterr().err + "a warning\n")
+    line = workspace.last_line(Path("log"))
+    assert re.fullmatch(r"[\d,]+" if size else "", line.pop("images"))
+    said = "loss 0.5, validation accuracy 90.00%"
+    assert line == {"step": "20", "steps": "100", "said": said, "left": "0 min left"}
+    Path("log").write_text("a warning\n")
+    assert workspace.last_line(Path("log")) == {}
 
 
 def test_without_tensorboard_nothing_begins(tmp_path: Path) -> None:

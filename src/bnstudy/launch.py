@@ -87,7 +87,7 @@ class Launch:
                     send(repo, out.get_used_objs(), self.remote)
                 jobs[name] = Job(
                     stage=name, records={out.stage.addressing: lock[out.stage.addressing] for out in needs},
-                    config=local, remote=self.remote, home=str(Path.cwd()), batch_size=batch_size(stage),
+                    config=local, remote=self.remote, home=str(Path.cwd()),
                     threads=os.environ.get("OMP_NUM_THREADS"),
                 )  # fmt: skip
         return jobs, found, here
@@ -192,12 +192,6 @@ def end(number: int, _: Any) -> None:
 
 def log_of(name: str) -> Path:
     return LOGS / f"{name}.log"
-
-
-def batch_size(stage: Any) -> int | None:
-    """That of the stage's setting, if it has a single one."""
-    settings = [Path(dep.fs_path) for dep in stage.deps if dep.def_path.startswith("settings/")]
-    return json.loads(settings[0].read_bytes())["batch_size"] if len(settings) == 1 and settings[0].is_file() else None
 
 
 def packed() -> bytes:

@@ -49,13 +49,14 @@ class Progress:
                 if (value := getattr(row, f"{part}_{what}")) is not None:
                     self.writers[split].add_scalar(what, value, row.step)
             self.writers[split].flush()
-        text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
-        rate = self.bar.format_dict["rate"]
-        images = f", {rate * self.batch_size:,.0f} images/s" if rate and self.batch_size else ""
-        self.bar.set_postfix_str(text + images, refresh=False)
         now = time.monotonic()
+        rate = (row.step - self.first) / (now - self.started)
+        text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
+        if self.batch_size:
+            text += f", {(self.bar.format_dict['rate'] or rate) * self.batch_size:,.0f} images/s"
+        self.bar.set_postfix_str(text, refresh=False)
         if self.bar.disable and now - self.said > SECONDS and row.step < self.steps:
-            left = (now - self.started) / (row.step - self.first) * (self.steps - row.step)
+            left = (self.steps - row.step) / rate
             print(f"{self.name}: {row.step} of {self.steps} updates, {text}, {left / 60:.0f} min left", file=sys.stderr)
             self.said = now
 

@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 JOB, RESULT, LOG = (f".dvc/tmp/launch.{name}" for name in ("job", "result", "log"))
-# A line of `bnstudy.progress`.
-LINE = re.compile(r"^\S+: (?P<step>\d+) of (?P<steps>\d+) updates, (?P<said>.+), (?P<left>\d+ min left)$", re.MULTILINE)
+LINE = re.compile(  # of `bnstudy.progress`
+    r"^\S+: (?P<step>\d+) of (?P<steps>\d+) updates, "
+    r"(?P<said>.+?)(, (?P<images>[\d,]+) images/s)?, (?P<left>\d+ min left)$",
+    re.MULTILINE,
+)
 SECONDS = 2.0  # between two looks at a run's states; 0.5 of it: between two reports of a run
 
 
@@ -39,7 +42,6 @@ class Job(NamedTuple):
     config: str  # .dvc/config.local
     remote: str | None  # None: one machine, whose workspaces share the driver's cache and the folder `home`
     home: str
-    batch_size: int | None  # None: several
     threads: str | None  # the driver's OMP_NUM_THREADS
 
 
@@ -154,7 +156,6 @@ def follow(folder: Path, job: Job, held: int, stopping: Callable[[dict[str, str]
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site"),
     }
     line, told = dict[str, str](), 0.0
-    first: tuple[int, float] | None = None  # updates, and when they were told
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "bnstudy.workspace"],
@@ -166,12 +167,7 @@ def follow(folder: Path, job: Job, held: int, stopping: Callable[[dict[str, str]
                 with suppress(subprocess.TimeoutExpired):
                     code = process.wait(SECONDS / 2)
                     return -signal.SIGINT if told and code else code
-                if (new := last_line(folder / LOG)) and new["step"] != line.get("step"):
-                    line, step, now = new, int(new["step"]), time.monotonic()
-                    if first is None or step < first[0]:  # of another of its trainings
-                        first = step, now
-                    elif job.batch_size:
-                        line["images"] = f"{(step - first[0]) * job.batch_size / (now - first[1]):,.0f}"
+                line = last_line(folder / LOG) or line
                 if stopping(line) and time.monotonic() - told > 60:  # a second signal ends a run unsaved
                     told = time.monotonic()
                     os.killpg(process.pid, signal.SIGINT)
@@ -181,10 +177,10 @@ def follow(folder: Path, job: Job, held: int, stopping: Callable[[dict[str, str]
                 process.wait()
 
 
-def last_line(log: Path) -> dict[str, str] | None:
-    """The last line on progress in a log, by its parts."""
+def last_line(log: Path) -> dict[str, str]:
+    """The last line on progress in a log, by its parts; without any, nothing."""
     found = list(LINE.finditer(log.read_bytes()[-2000:].decode(errors="replace")))
-    return found[-1].groupdict() if found else None
+    return found[-1].groupdict("") if found else {}
 
 
 # In a workspace, in a process of its own.
