@@ -157,6 +157,16 @@ def test_a_claim_can_come_out_either_way(claim: int, runs: dict[str, pd.DataFram
     assert not {"nan", "inf"} & {*finding.sentence.lower().split(), *" ".join(finding.described).split()}
 
 
+@pytest.mark.parametrize(("width", "clear"), [(0.46, 7), (0.515, 1), (0.53, 0)])
+def test_interpolated_times_of_warming_up_are_told_with_the_rule(width: float, clear: int) -> None:
+    told = findings(averages=averages(width=width))[5].described[0]
+    intervals = [(float(low), float(high)) for low, high in re.findall(r"([\d.]+) to ([\d.]+) at", told)]
+    within = [RULES.warm_from < low <= high < RULES.warm_to for low, high in intervals]
+    assert len(intervals) == len(RULES.judged_decays)
+    assert sum(within) == clear
+    assert re.search(rf"; {clear} of these 7 clears? the rule\.$", told)
+
+
 def test_what_is_left_out_is_not_measured() -> None:
     few = HELD.curves[HELD.curves["arm"].isin(["note_plain"])]
     found = findings(curves=few, tolerance=WIDE[WIDE["contestant"] == "with"])

@@ -307,14 +307,18 @@ def warm_up(results: Results) -> Claim:
 
     parts = [(f"decay {decay:g}", one, RATIO, rule) for decay, one in zip(decays, all_found[within], strict=True)]
     exact = {decay: found(decay, within, exactly=True) for decay in decays}
+    told = ", ".join(f"{RATIO.interval(one) or RATIO.estimate(one)} at {decay:g}" for decay, one in exact.items())
+    clear = sum(rule.allows(one.low, one.high) for one in exact.values())
+    told += (
+        "" if since(*exact.values()) else f"; {clear} of these {len(exact)} clear{'s' if clear == 1 else ''} the rule"
+    )
     return claim(
         Measured(
             parts,
             f"Averages are within {warm(within)} times 1 / −ln(decay) updates, at the decays {names}"
             f"{since(*all_found[within])}.",
             described=(
-                f"With times interpolated between evaluations: "
-                f"{', '.join(f'{RATIO.interval(one) or RATIO.estimate(one)} at {d:g}' for d, one in exact.items())}.",
+                f"With times interpolated between evaluations: {told}.",
                 f"In the same units, within {warm(within / 2)}, and within {warm(within * 2)}.",
             ),
         )
