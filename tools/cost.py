@@ -1,4 +1,4 @@
-"""What the study's runs cost: take up what their logs say, and write the table in benchmarks/README.md.
+"""What the runs cost: take up what their logs say; write the table in benchmarks/README.md, a line in README.md.
 
     python tools/cost.py [LOGS …]
 
@@ -20,7 +20,7 @@ from bnstudy.settings import read_setting
 from marks import between
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE, PAGE = ROOT / "benchmarks/results/cost.csv", ROOT / "benchmarks/README.md"
+FILE, TABLE = ROOT / "benchmarks/results/cost.csv", "benchmarks/README.md"
 COLUMNS = ["run", "started", "processor", "seconds", "images"]
 
 
@@ -57,8 +57,14 @@ def table(cost: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(page: str, cost: pd.DataFrame) -> str:
-    return between(page, "cost", table(cost))
+def line(cost: pd.DataFrame) -> str:
+    """The same in a sentence."""
+    hours = [f"{runs['seconds'].sum() / 3600:.1f} hours on {name}" for name, runs in cost.groupby("processor")]
+    took = " and ".join(hours)
+    return f"The {len(cost)} runs whose times were kept took {took}, one core or GPU each ([more]({TABLE})).\n"
+
+
+PAGES = {ROOT / TABLE: table, ROOT / "README.md": line}
 
 
 def read() -> pd.DataFrame:
@@ -69,4 +75,5 @@ if __name__ == "__main__":
     found = pd.concat([read(), *(logged(Path(folder)) for folder in sys.argv[1:] or ["logs"])])
     found = found.sort_values("started").drop_duplicates("run", keep="last").sort_values("run")
     FILE.write_text(found.to_csv(index=False, lineterminator="\n"))
-    PAGE.write_text(written(PAGE.read_text(), found))
+    for page, content in PAGES.items():
+        page.write_text(between(page.read_text(), "cost", content(found)))

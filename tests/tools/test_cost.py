@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 import cost
+from conftest import ROOT
+from marks import between
 
 
 def test_the_logs_of_a_study_are_taken_up(copy: Path) -> None:
@@ -24,11 +26,17 @@ def test_images_of_short_runs_are_those_of_each_rate_and_seed(tmp_path: Path, mo
     assert cost.images("batch/with/64") == (10 + 10 + 7) * 64
 
 
-def test_the_table_is_of_the_file() -> None:
-    assert cost.written(cost.PAGE.read_text(), cost.read()) == cost.PAGE.read_text()
+@pytest.mark.parametrize("page", cost.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_pages_tell_what_is_in_the_file(page: Path) -> None:
+    text = page.read_text()
+    assert between(text, "cost", cost.PAGES[page](cost.read())) == text
 
 
 def test_hours_and_seconds_per_update() -> None:
     runs = [("a", "", "A", 1800.0, 1_024_000), ("b", "", "A", 1800.0, 2_048_000), ("c", "", "B", 36.0, 102_400)]
-    lines = cost.table(pd.DataFrame(runs, columns=cost.COLUMNS)).splitlines()
-    assert lines[2:] == ["| A | 2 | 1.0 | 1.20 |", "| B | 1 | 0.0 | 0.36 |"]
+    table = pd.DataFrame(runs, columns=cost.COLUMNS)
+    assert cost.line(table) == (
+        "The 3 runs whose times were kept took 1.0 hours on A and 0.0 hours on B, one core or GPU each "
+        "([more](benchmarks/README.md)).\n"
+    )
+    assert cost.table(table).splitlines()[2:] == ["| A | 2 | 1.0 | 1.20 |", "| B | 1 | 0.0 | 0.36 |"]
