@@ -308,10 +308,9 @@ def warm_up(results: Results) -> Claim:
     parts = [(f"decay {decay:g}", one, RATIO, rule) for decay, one in zip(decays, all_found[within], strict=True)]
     exact = {decay: found(decay, within, exactly=True) for decay in decays}
     told = ", ".join(f"{RATIO.interval(one) or RATIO.estimate(one)} at {decay:g}" for decay, one in exact.items())
-    clear = sum(rule.allows(one.low, one.high) for one in exact.values())
-    told += (
-        "" if since(*exact.values()) else f"; {clear} of these {len(exact)} clear{'s' if clear == 1 else ''} the rule"
-    )
+    if not since(*exact.values()):
+        clear = sum(rule.allows(one.low, one.high) for one in exact.values())
+        told += f"; {clear} of these {len(exact)} clear{'s' if clear == 1 else ''} the rule"
     return claim(
         Measured(
             parts,
