@@ -10,7 +10,6 @@ import pytest
 from dvc.repo import Repo
 from markdown_it import MarkdownIt
 
-import readme
 import tour
 from conftest import ROOT, clone, run
 
@@ -19,15 +18,6 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_it_is_read_in_minutes() -> None:
     assert len(TEXT.split()) <= 1200
-
-
-def test_its_headline_is_that_of_the_report() -> None:
-    """Or says that there is none yet."""
-    report = ROOT / "report/README.md"
-    if report.exists():
-        assert readme.written(TEXT, report.read_text()) == TEXT
-    else:
-        assert "have not been made yet" in TEXT
 
 
 def test_its_verdicts_are_one_table() -> None:

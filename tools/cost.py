@@ -1,6 +1,6 @@
-"""What the runs cost: take up what their logs say; write the table in benchmarks/README.md, a line in README.md.
+"""What the runs cost: take up what their logs say, before `tools/pages.py` writes it into the pages.
 
-    python tools/cost.py [LOGS …]
+python tools/cost.py [LOGS …]
 
 Logs are not in git. benchmarks/results/cost.csv keeps, of each run, its seconds, the images that it trained on and the
 processor; of a run that was made again, the last. Seconds are those of one run beside the others of its machine,
@@ -17,10 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bnstudy.records import METRICS
 from bnstudy.settings import read_setting
-from marks import between
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE, TABLE = ROOT / "benchmarks/results/cost.csv", "benchmarks/README.md"
+FILE = ROOT / "benchmarks/results/cost.csv"
 COLUMNS = ["run", "started", "processor", "seconds", "images"]
 
 
@@ -60,11 +59,8 @@ def table(cost: pd.DataFrame) -> str:
 def line(cost: pd.DataFrame) -> str:
     """The same in a sentence."""
     hours = [f"{runs['seconds'].sum() / 3600:.1f} hours on {name}" for name, runs in cost.groupby("processor")]
-    took = " and ".join(hours)
-    return f"The {len(cost)} runs whose times were kept took {took}, one core or GPU each ([more]({TABLE})).\n"
-
-
-PAGES = {ROOT / TABLE: table, ROOT / "README.md": line}
+    took = f"The {len(cost)} runs whose times were kept took {' and '.join(hours)}"
+    return f"{took}, one core or GPU each ([more](benchmarks/README.md)).\n"
 
 
 def read() -> pd.DataFrame:
@@ -75,5 +71,3 @@ if __name__ == "__main__":
     found = pd.concat([read(), *(logged(Path(folder)) for folder in sys.argv[1:] or ["logs"])])
     found = found.sort_values("started").drop_duplicates("run", keep="last").sort_values("run")
     FILE.write_text(found.to_csv(index=False, lineterminator="\n"))
-    for page, content in PAGES.items():
-        page.write_text(between(page.read_text(), "cost", content(found)))

@@ -1,16 +1,11 @@
-"""How far `python -m bnstudy.launch` scales, simulated from measured costs; writes the table in docs/scale.md.
+"""How far `python -m bnstudy.launch` scales, simulated from measured costs, as docs/scale.md has it.
 
 Runs that need nothing of each other, one per worker at a time. The driver looks all of them up and sends what they need
 before the first starts, and records all of them after the last has ended, as it does with the runs of a wave.
 """
 
 import heapq
-from pathlib import Path
 from typing import NamedTuple
-
-from marks import between
-
-PAGE = Path(__file__).resolve().parents[1] / "docs/scale.md"
 
 
 class Costs(NamedTuple):
@@ -53,12 +48,3 @@ def table(runs: int = 400) -> str:
     lines += ["", f"With dvc.lock written once, 512 workers would take {once['seconds'] / 60:.0f} minutes, "
               f"in place of {simulate(runs, 512, Costs())['seconds'] / 60:.0f}."]  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def written(page: str) -> str:
-    """`page` with the table between its marks."""
-    return between(page, "simulated", table())
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))

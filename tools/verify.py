@@ -32,7 +32,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import readme
+import pages
 import stamped
 from bnstudy import BadInput, run
 from bnstudy.engine import device as devices
@@ -184,10 +184,10 @@ def check_readme() -> Check:
     """The README quotes the headline of report/README.md, which is made again with all else that is in git."""
     try:
         text, report = (Path(name).read_text(encoding="utf-8") for name in ("README.md", "report/README.md"))
-        quoted = readme.written(text, report) == text
+        quoted = pages.between(text, "headline", pages.headline(report)) == text
     except (OSError, ValueError) as error:
         return "FAILED", f"its headline cannot be compared: {error}"
-    wrong = [] if quoted else ["its headline is not that of report/README.md: python tools/readme.py"]
+    wrong = [] if quoted else ["its headline is not that of report/README.md: python tools/pages.py"]
     return check("its headline is that of report/README.md", wrong)
 
 

@@ -6,8 +6,6 @@ import pandas as pd
 import pytest
 
 import cost
-from conftest import ROOT
-from marks import between
 
 
 def test_the_logs_of_a_study_are_taken_up(copy: Path) -> None:
@@ -24,12 +22,6 @@ def test_images_of_short_runs_are_those_of_each_rate_and_seed(tmp_path: Path, mo
     table = pd.DataFrame(rows, columns=["learning_rate", "seed", "batch_size", "step"])
     table.to_csv("metrics/batch/with/64.csv", index=False)
     assert cost.images("batch/with/64") == (10 + 10 + 7) * 64
-
-
-@pytest.mark.parametrize("page", cost.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_pages_tell_what_is_in_the_file(page: Path) -> None:
-    text = page.read_text()
-    assert between(text, "cost", cost.PAGES[page](cost.read())) == text
 
 
 def test_hours_and_seconds_per_update() -> None:

@@ -1,17 +1,11 @@
-"""The simulation of many workers beside what can be told without one, and the page beside the simulation."""
+"""The simulation of many workers beside what can be told without one."""
 
 import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-import scale
 from scale import Costs, simulate
-
-
-def test_the_page_has_its_table() -> None:
-    page = scale.PAGE.read_text()
-    assert scale.written(page) == page
 
 
 @given(st.integers(1, 300), st.integers(1, 300))

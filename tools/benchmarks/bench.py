@@ -32,7 +32,7 @@ from bnstudy import BadInput, run
 from bnstudy.engine.data import load_split
 from bnstudy.engine.device import environment
 from bnstudy.files import write
-from marks import between
+from pages import between
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src"
