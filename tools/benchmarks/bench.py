@@ -3,7 +3,7 @@
 make bench      or, in an environment with the study's packages:  python tools/benchmarks/bench.py
 
 Needs data/prepared (`dvc repro prepare`) and a quiet machine: one program runs at a time, in a process of its own, and
-they take turns over several rounds. Writes benchmarks/results/<device>.json, and for the CPU the table of
+they take turns over several rounds. Writes benchmarks/results/<kind of machine>.json, and all of these into
 benchmarks/README.md. Under 20 minutes on two CPU cores.
 """
 
@@ -32,6 +32,7 @@ from bnstudy import BadInput, run
 from bnstudy.engine.data import load_split
 from bnstudy.engine.device import environment
 from bnstudy.files import write
+from bnstudy.launch import kind_of
 from pages import between
 
 HERE = Path(__file__).resolve().parent
@@ -142,7 +143,9 @@ def text(results: Record) -> str:
         return ", ".join(f"{number}: {s:.4g}" for number, s in seconds.items()) or "not measured"
 
     return f"""\
-{results["hardware"]}; {", ".join(map(" ".join, results["versions"].items()))}. Batches of {results["batch_size"]:,};
+### {results["hardware"]}
+
+{", ".join(map(" ".join, results["versions"].items()))}. Batches of {results["batch_size"]:,};
 medians of {results["rounds"]} rounds; evaluation in seconds for 10,000 images.
 
 {markdown(rows)}
@@ -152,6 +155,11 @@ medians of {results["rounds"]} rounds; evaluation in seconds for 10,000 images.
 - By number of threads: {listed(results["threads"])}.
 - Idiomatic PyTorch's by number of loader workers: {listed(results["loader_workers"])}; the best is in the table.
 """
+
+
+def every_text() -> str:
+    """Of each kind of machine that was measured."""
+    return "\n".join(text(json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json")))
 
 
 def main() -> None:
@@ -217,10 +225,10 @@ def main() -> None:
     if SLIM in runs:
         results["versions"] |= runs[SLIM][0]["versions"]
     results["targets"] = targets(results)
-    path = RESULTS / f"{device}.json"
+    path = RESULTS / f"{kind_of(here)}.json"
     write(path, (json.dumps(results, indent=1) + "\n").encode())
-    if device == "cpu" and README.exists():
-        write(README, between(README.read_text(), "results", text(results)).encode())
+    if README.exists():
+        write(README, between(README.read_text(), "results", every_text()).encode())
     print(f"{text(results)}\nwritten to {path}")
 
 
