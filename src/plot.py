@@ -131,7 +131,8 @@ def ladder_figure(ladder: pd.DataFrame, plot: Plot) -> Drawn:
         whiskers = [[change - row["low"]], [row["high"] - change]]
         axes.errorbar(accuracy, y, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1.2, capsize=4)
         axes.text(change_at, y, points(change), ha="right", va="center", weight="bold")
-        said.append(f"{label}: {points(change)} points to {accuracy:.1%}")
+        beside = ", from the first rung" if row["side"] else ""
+        said.append(f"{label}{beside}: {points(change)} points to {accuracy:.1%}")
     if rows["side"].any():
         y = min(heights[rung] for rung in rows.index[rows["side"] == 1])
         axes.text(left, y - 0.85, "Beside the path, from the first rung:", va="center", color=GREY, bbox=COVER)

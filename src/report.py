@@ -152,6 +152,15 @@ def mixed(params: Params) -> str:
     )
 
 
+def ramp(params: Params) -> str:
+    """What the caption of the ladder says of the arm whose rate is ramped up."""
+    arm, after = params.arms.get("he_ramp"), params.rules.after
+    if not arm or not arm.ramp_steps or "he_ramp" not in params.study.arms:
+        return ""
+    until = "these same" if arm.ramp_steps == after else "the first"
+    return f", and the rate ramped up besides, over {until} {arm.ramp_steps} updates (claim 4 says where that ends)"
+
+
 def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment. `BadInput` if `environments` does not say so."""
     try:
@@ -221,6 +230,7 @@ def main() -> None:
         "steps": {name: arm.steps for name, arm in params.arms.items()} | {AVERAGES_ARM: params.averages.steps},
         "longer": {params.long.arm: params.long.arm_seeds, AVERAGES_ARM: params.long.averages_seeds},
         "mixed": mixed(params),
+        "ramp": ramp(params),
         "tuned_in": tuned_in(environments),
         "summaries": summaries([*params.study.arms, AVERAGES_ARM]),
         "choices": choices,

@@ -200,7 +200,7 @@ def test_it_prints_ladder_dip_claims_and_result_on_a_screen(whole: tuple[Path, s
     assert ladder[0].startswith("The ladder")
     assert dip[0].startswith("The dip")
     assert [line.split()[0] for line in claims] == list("123456789")
-    assert result[0].startswith("Batch norm reaches 98% in")
+    assert result[0].startswith("Batch norm reaches 98% validation accuracy in")
     lines = whole[1].splitlines()
     assert max(map(len, lines)) <= 120
     assert len(lines) <= 45

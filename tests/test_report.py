@@ -197,8 +197,8 @@ def test_the_readme_links_to_its_pictures(whole: Path) -> None:
 def test_choices_say_where_the_best_may_lie_beyond(whole: Path) -> None:
     text = text_of(whole, PAGES[0]).replace("<wbr>", "")
     for name, choice in CHOICES["networks"].items():
-        assert f"<code>{name}</code></td><td>{choice['rate']:g}</td><td>93.6%" in text
-    assert text.count("93.6% (the highest of those tried: the best may lie beyond)") == 1
+        assert f"<code>{name}</code></td><td>{choice['rate']:g}</td><td>93.60%" in text
+    assert text.count("93.60% (the highest of those tried: the best may lie beyond)") == 1
     assert text.count("105 (the lowest of those tried: the best may lie beyond)") == 1
     assert "never (as params.yaml says)" in text
     assert "<code>plain_he</code> without batch norm against <code>batch_norm_hidden_he</code> with it" in text

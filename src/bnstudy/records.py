@@ -38,7 +38,7 @@ class Reproduction(Section):
         if not self.accuracies:
             return f"{self.run}, {on}: other bytes"
         old, new = self.accuracies
-        among = f"; its seeds: {self.seeds[0]:.2%} to {self.seeds[1]:.2%}" if self.seeds else ""
+        among = f"; its seeds: {self.seeds[0]:.2%} to {self.seeds[1]:.2%}" if self.seeds else " in its last row"
         return f"{self.run}, {on}: {new:.2%} in place of {old:.2%}{among}"
 
 

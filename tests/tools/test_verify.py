@@ -179,7 +179,7 @@ def test_what_is_told_of_a_run_that_was_made_again() -> None:
     lost = Reproduction.model_validate(facts | {"accuracies": None, "seeds": None})
     assert lost.told() == "train@he-20, made on A, again on B: other bytes"
     apart = lost.model_copy(update={"accuracies": (0.95, 0.96), "made_in": on_gpu})
-    assert apart.told() == "train@he-20, on B: 96.00% in place of 95.00%"
+    assert apart.told() == "train@he-20, on B: 96.00% in place of 95.00% in its last row"
 
 
 def flip_cached(study: Path) -> None:

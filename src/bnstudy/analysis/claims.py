@@ -14,7 +14,7 @@ from bnstudy.analysis.inference import Estimate, Rule, equivalence_p, estimate
 from bnstudy.engine.rows import AveragesRow
 from bnstudy.params import AVERAGES_ARM
 
-UPDATES, WEIGHT = Unit(",.0f"), Unit("#.3g")
+UPDATES, WEIGHT = Unit(",.0f"), Unit("#.4g")
 DISTANCES = [name for name in AveragesRow._fields if name.endswith(("_mean", "_deviation"))]
 ARM_OF = {"hidden": "own_rate", "everywhere": "everywhere"}  # the arm in which a finalist with batch norm competes
 PAIRED = "geometric mean over the seeds, each time known to lie between two evaluations"
@@ -104,7 +104,7 @@ def speed(
     further = f"; after {end:,}, over those trained on ({len(longest)}): {tests(end, longest)}" if end > last else ""
     return Measured(
         [(f"updates to {target:.0%}", found, FACTOR, Rule(below=below))],
-        f"{names[0]} reaches {target:.0%} in {reached(with_it)}, {names[1]} in {reached(without)}: "
+        f"{names[0]} reaches {target:.0%} validation accuracy in {reached(with_it)}, {names[1]} in {reached(without)}: "
         + (
             f"a ratio of {RATIO.text(found)}{fewer(found)}."
             if found.value
@@ -137,12 +137,24 @@ def since(*found: Estimate) -> str:
 
 
 def by_precise(results: Results, target: float) -> tuple[str, ...]:
-    """When the note's network with batch norm reaches `target` by precise statistics in place of its averages."""
-    runs = [series for (_, statistics, _), series in results.series.items() if statistics == "precise"]
-    if not runs:
+    """When the note's network with batch norm reaches `target` by precise statistics, and by averages, on some images.
+
+    Those on which all kinds of statistics are evaluated are fewer than those of the curves.
+    """
+    averages = results.params.averages
+
+    def time(statistics: str, decay: float) -> str:
+        runs = [run for (_, *kind), run in results.series.items() if kind == [statistics, decay]]
+        return UPDATES.estimate(geometric_mean([crossing(list(run.index), list(run), target) for run in runs]))
+
+    decay = results.params.train.decay
+    if decay not in averages.decays:
         return ()
-    time = UPDATES.estimate(geometric_mean([crossing(list(run.index), list(run), target) for run in runs]))
-    return (f"By precise statistics, which need no warming up, batch norm reaches {target:.0%} in {time} updates.",)
+    return (
+        f"On the first {averages.images:,} validation images batch norm reaches {target:.0%} in "
+        f"{time('precise', -1.0)} updates by precise statistics, which need no warming up, and in "
+        f"{time('moving', decay)} by its averages.",
+    )
 
 
 def note(results: Results) -> Claim:
@@ -175,9 +187,9 @@ def contest(results: Results) -> Claim:
 # 3 and 4: the ladder
 
 
-def paired(results: Results, a: str, b: str, column: str = "validation_accuracy") -> list[float]:
-    """Arm `a` minus arm `b`, by seed, after `rules.after` updates; empty where these were not made."""
-    sides = [at_step(results, arm, results.params.rules.after, column) for arm in (a, b)]
+def paired(results: Results, a: str, b: str, column: str = "validation_accuracy", after: int = 0) -> list[float]:
+    """Arm `a` minus arm `b`, by seed, after so many updates, else `rules.after`; empty where these were not made."""
+    sides = [at_step(results, arm, after or results.params.rules.after, column) for arm in (a, b)]
     return (sides[0] - sides[1]).dropna().tolist()
 
 
@@ -206,15 +218,29 @@ def larger_rate(results: Results) -> Claim:
                 ("at the baseline's rate", same, POINTS, Rule(above=-within, below=within)),
                 ("its own rate adds", own, POINTS, Rule(above=gain)),
             ],
-            f"After {rules.after} updates, batch norm at the baseline's rate changes accuracy by {POINTS.text(same)}; "
-            f"its own rate adds {POINTS.text(own)}.",
+            f"After {rules.after} updates, batch norm but for the logits, at the rate of the tuned network without it, "
+            f"changes accuracy by {POINTS.text(same)}; its own rate adds {POINTS.text(own)}.",
             max(equivalence_p(pairs[0], within), own.p or 0.0),
             (
                 f"Batch norm at the baseline's rate leaves {left[0]} of the baseline's errors, its own rate {left[1]} "
                 f"of those: it could have added {POINTS.number(errors['same_rate'])} points at most.",
                 f"On the training batch of the last update: {' and '.join(batch)}.",
+                *still_warming(results),
             ),
         )
+    )
+
+
+def still_warming(results: Results) -> tuple[str, ...]:
+    """What averages cost when the ladder is looked at, in the network of which both are known."""
+    after, decay = results.params.rules.after, results.params.train.decay
+    gaps = [gap(results, seed, decay) for seed, *kind in results.series if kind == ["moving", decay]]
+    costs = [apart[after] for apart in gaps if after in apart]
+    if not costs:
+        return ()
+    return (
+        "Batch norm is evaluated by its averages, which may not be warm by then: in the note's network they change "
+        f"accuracy by {POINTS.number(float(np.mean(costs)))} points against precise statistics, mean over the seeds.",
     )
 
 
@@ -228,7 +254,7 @@ def initial_weights(results: Results) -> Claim:
         "note's, without batch norm.",
         f"at most {points(rules.he_gain)}",
     )
-    pairs, ramp = paired(results, "he", "note_plain"), paired(results, "he_ramp", "note_plain")
+    pairs = paired(results, "he", "note_plain")
     if not pairs:
         return claim(None)
     found = estimate(pairs, null=rules.he_gain)
@@ -239,8 +265,21 @@ def initial_weights(results: Results) -> Claim:
             f"After {rules.after} updates at the note's rate, He's initial weights come to {means[0]:.1%}, the note's "
             f"to {means[1]:.1%}: {POINTS.text(found)}.",
             found.p,
-            (f"With the rate ramped up besides: {POINTS.text(estimate(ramp))}.",) if ramp else (),
+            ramped(results),
         )
+    )
+
+
+def ramped(results: Results) -> tuple[str, ...]:
+    """He's initial weights with the rate ramped up: when the ladder is looked at, and at the end."""
+    early, arm = paired(results, "he_ramp", "note_plain"), results.params.arms.get("he_ramp")
+    if not early or not arm or not arm.ramp_steps:
+        return ()
+    ends = paired(results, "he_ramp", "note_plain", after=arm.steps)
+    later = f"; after {arm.steps:,}, {POINTS.text(estimate(ends))}" if ends else ""
+    return (
+        f"With the rate ramped up besides, over the first {arm.ramp_steps} updates: {POINTS.text(estimate(early))} "
+        f"after {results.params.rules.after}{later}.",
     )
 
 
@@ -413,7 +452,8 @@ def dip(results: Results) -> Claim:
             f"At the decays {names}, accuracy by averages loses most where {weights(least)} of the start is left"
             f"{since(found[decays[0]])}.",
             described=(
-                f"Beyond the rule: {'; '.join(listed) or 'no seed, at no decay'}.",
+                f"Beyond the rule{', the first of each decay in the table' if listed else ''}: "
+                f"{'; '.join(listed) or 'no seed, at no decay'}.",
                 "Looked for after the averages' first rise alone, their best while more than "
                 f"{rules.dip_to:g} of the start is left: {spread(late)}, over all seeds and decays.",
                 f"Its depth in points after that rise, in the seed where it is shallowest: {depths}.",
@@ -459,7 +499,8 @@ def stability(results: Results) -> Claim:
             f"{rules.fast_decay:g} by {fast:.3g} σ: a ratio of {RATIO.text(found)}.",
             found.p,
             (
-                "The distance counts lag behind the weights, which still move, as well as noise.",
+                "The distance counts lag behind the weights, which still move, as well as noise; that of the precise "
+                "statistics is in both, and draws the ratio toward 1.",
                 "By layer: " + ", ".join(f"{layer} {RATIO.estimate(compared(layer))}" for layer in layers) + ".",
                 f"Accuracy by the averages themselves, then: {moving[rules.slow_decay]:.2%} with {rules.slow_decay:g}, "
                 f"{moving[rules.fast_decay]:.2%} with {rules.fast_decay:g}.",
@@ -483,14 +524,23 @@ def frozen(results: Results) -> Claim:
         return claim(None)
     kinds = ("batch", -1.0), ("moving", 1.0)
     batch, never = (np.array([results.series[seed, *kind][step] for seed in seeds]) for kind in kinds)
-    found, below = estimate(batch - never, null=rules.frozen_gain), (never < rules.useless).sum()
+    found, long = estimate(batch - never, null=rules.frozen_gain), results.params.long.steps
+    ends = [results.series[seed, "moving", 1.0].get(long) for seed in seeds]
+
+    def useless(accuracies: Sequence[float], after: int) -> str:
+        below = sum(accuracy < rules.useless for accuracy in accuracies)
+        return f"in {below} of {len(accuracies)} seeds after {after:,} updates (mean {np.mean(accuracies):.1%})"
+
+    told = [useless(list(never), step)]
+    if long > step and (late := [accuracy for accuracy in ends if accuracy is not None]):
+        told.append(useless(late, long))
     return claim(
         Measured(
             [("by the batch minus never updated", found, POINTS, Rule(above=rules.frozen_gain))],
             f"After {step:,} updates, accuracy by the batch's statistics is {batch.mean():.1%}, by averages that are "
             f"never updated {never.mean():.1%}: {POINTS.text(found)}.",
             found.p,
-            (f"By never-updated averages it is useless, below {rules.useless:.0%}, in {below} of {len(seeds)} seeds.",),
+            (f"By never-updated averages it is useless, below {rules.useless:.0%}, {' and '.join(told)}.",),
         )
     )
 
@@ -548,7 +598,10 @@ def tolerance(results: Results) -> Claim:
             f"Of the rates tried, the largest that reaches {target:.0%} is {told[0]} with batch norm, {told[1]} "
             f"without: a ratio of {RATIO.text(found)}.",
             found.p,
-            (f"In the sweep, on the tuning seeds: {tuned[0]} with batch norm, {tuned[1]} without.",),
+            (
+                f"In the sweep, on the tuning seeds: {tuned[0]} with batch norm, {tuned[1]} without.",
+                "The lower end of the range is not judged.",
+            ),
         )
     )
 
