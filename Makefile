@@ -41,7 +41,7 @@ DEMO := -S data.source=sample -S data.validation_size=300 -S train.batch_size=64
         -S long.steps=80 -S 'long.arm_seeds=[]' -S 'long.averages_seeds=[10,11]' \
         -S 'mechanism.seeds=[10]' -S mechanism.points=9 \
         -S 'tolerance.contestants=[with]' -S 'tolerance.learning_rates=[0.03,0.3,3.0]' -S tolerance.steps=20 \
-        -S 'batch.contestants=[with]' -S 'batch.sizes=[16]' -S 'batch.factors=[1.0]' -S 'batch.tuning_seeds=[100]' \
+        -S 'batch.contestants=[with]' -S 'batch.sizes=[16,64]' -S 'batch.factors=[1.0]' -S 'batch.tuning_seeds=[100]' \
         -S 'batch.seeds=[10]' -S batch.images=500 -S batch.tuning_images=250 \
         -S rules.note_target=0.8 -S rules.contest_target=0.85 -S rules.after=60 -S rules.frozen_after=80 \
         -S 'rules.judged_decays=[0.9,0.95]' -S rules.fast_decay=0.9 -S rules.slow_decay=0.95

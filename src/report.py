@@ -23,12 +23,13 @@ from bnstudy.analysis.claims import risen
 from bnstudy.analysis.headline import SUMMARIES, result
 from bnstudy.analysis.inference import estimate
 from bnstudy.files import write
-from bnstudy.params import AVERAGES_ARM, Params, load
+from bnstudy.params import AVERAGES_ARM, Params, Rules, load
 from bnstudy.records import read_csv, read_plot, read_reproductions
 from bnstudy.settings import SETTINGS, read_json
 from bnstudy.tuning import Choices, remark
 
-FIGURES, FIRST, CHANGES = Path("report/figures"), Path("data/first_version"), Path("docs/changes.md")
+FIGURES, FIRST = Path("report/figures"), Path("data/first_version")
+CHANGES, REGISTERED_RULES = Path("docs/changes.md"), Path("docs/registered_rules.json")
 ENVIRONMENT_FILE = Path("metrics/environment.json")
 DATA_NAMES = {
     "mnist": "MNIST",
@@ -134,6 +135,12 @@ def preliminary(params: Params) -> str:
     return f" Claims 1, 5, 6 and 7 are preliminary: {', '.join(missing)}." if missing else ""
 
 
+def other_rules(rules: Rules) -> list[str]:
+    """What each rule is that is not as it was registered."""
+    now, registered = rules.model_dump(), read_json(REGISTERED_RULES, dict[str, Any])
+    return [f"{name} {now[name]} in place of {rule}" for name, rule in registered.items() if now[name] != rule]
+
+
 def mixed(params: Params) -> str:
     """The networks that `mechanism` evaluates, and what their curve shows, in words."""
     table = read_plot("mechanism", "where what start_weight seeds difference")
@@ -229,6 +236,7 @@ def main() -> None:
         "pictures": pictures(),
         "steps": {name: arm.steps for name, arm in params.arms.items()} | {AVERAGES_ARM: params.averages.steps},
         "longer": {params.long.arm: params.long.arm_seeds, AVERAGES_ARM: params.long.averages_seeds},
+        "other_rules": other_rules(params.rules),
         "mixed": mixed(params),
         "ramp": ramp(params),
         "tuned_in": tuned_in(environments),

@@ -39,7 +39,8 @@ def main() -> None:
             write(folder / f"{contestant}.json", content)
     with whole_folder(SETTINGS / "batch") as folder:
         for contestant, finalist in choices.contest.items():
-            its, steps = choices.finalists[finalist], params.batch.images // params.train.batch_size
+            its = choices.finalists[finalist]
+            steps = max(params.batch.images // params.train.batch_size, 1)  # `batch` sets its own for each size
             for factor in params.batch.factors:
                 content = setting(params, its.network, times(its.rate, factor), steps, on_grid=False).to_bytes()
                 write(folder / contestant / f"{factor}.json", content)

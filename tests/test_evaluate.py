@@ -45,7 +45,7 @@ STUDY: dict[str, dict[str, Any]] = {
     "mechanism": {"seeds": SEEDS[:2], "points": 3},
     "tolerance": {"learning_rates": [0.1, 1.0]},
     "batch": {"sizes": [64], "seeds": SEEDS[:2]},
-    "rules": {"frozen_after": 100},
+    "rules": {"frozen_after": 100, "judged_decays": [0.9, 0.95, 0.999]},
 }
 TABLES = {
     "curves": ["arm", "seed", *HistoryRow._fields],
@@ -338,6 +338,7 @@ def test_states_of_finished_runs_are_forgotten(copy: Path) -> None:
         (("study", "arms", "everywhere"), {2}),  # the contest's
         (("study", "arms", "own_rate", "same_rate"), {3}),
         (("study", "arms", "he"), {4}),
+        (("averages", "decays", 0.9), {5, 6}),
         (("averages", "decays", 0.9, 0.95, 0.999), {5, 6, 7}),
         (("averages", "decays", 1.0), {8}),
         (("tolerance", "contestants", "without"), {9}),

@@ -151,6 +151,18 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             ),
         ),
         ("rules.warm_from", 6.0, "rules.warm_from: 6 is not below warm_to"),
+        ("batch.images", 1000, "batch.sizes: 1024 is above images, so that one update would take more"),
+        ("batch.tuning_images", 1000, "batch.sizes: 1024 is above tuning_images, so that one update would take more"),
+        (
+            "data.validation_size",
+            1,
+            "averages.images: 1 images in batches of 1000 leave one alone, which has no variance",
+        ),
+        (
+            "averages.images",
+            2001,
+            "averages.images: 2001 images in batches of 1000 leave one alone, which has no variance",
+        ),
         (
             "evaluation.moments",
             [200, 100],

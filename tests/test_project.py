@@ -119,3 +119,4 @@ def test_what_changed_since_the_rules_were_fixed_is_named() -> None:
     for section, key in changed:
         assert {f"`{section}.{key}`", f"`{section}`"} & set(re.findall("`[a-z_.]+`", listed)), f"{section}.{key}"
     assert not [key for section, key in changed if section == "rules"]
+    assert json.loads((ROOT / "docs/registered_rules.json").read_text()) == then["rules"]

@@ -21,7 +21,7 @@ import report
 from bnstudy import BadInput
 from bnstudy.analysis.claim import MARKS
 from bnstudy.params import Registered, load
-from conftest import ROOT, browse, chromium, run
+from conftest import ROOT, browse, chromium, run, write_params
 from tables import CHOICES, ENVIRONMENT, FINDINGS, write_json, write_plots, write_results
 
 PAGES = ["report/index.html", "report/README.md"]
@@ -340,6 +340,21 @@ def test_the_caption_says_what_the_mechanisms_line_is_of(copy: Path) -> None:
     table[:0].to_csv("plots/mechanism.csv", index=False)
     report.main()
     assert "no training at all: left out here." in text_of(copy, PAGES[0])
+
+
+def test_other_rules_than_the_registered_ones_are_named(whole: Path, copy: Path) -> None:
+    write_params(copy, rules={"he_gain": 0.2, "slow_decay": 0.998})
+    report.main()
+    for page in PAGES:
+        assert "fixed before the runs" in text_of(whole, page)
+        assert "are not those that were fixed" not in text_of(whole, page)
+        told = "he_gain 0.2 in place of 0.05; slow_decay 0.998 in place of 0.999."
+        assert (
+            told
+            in text_of(copy, page).partition("These rules are not those" if page.endswith("md") else "these rules are")[
+                2
+            ]
+        )
 
 
 def test_the_page_says_with_what_the_runs_were_made(whole: Path) -> None:

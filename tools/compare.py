@@ -67,7 +67,7 @@ def dvc_diff(title: str, what: str, base: str) -> list[str]:
 
 def compared(base: str) -> list[str]:
     """The lines of the page: the working tree against the commit `base`."""
-    base = ask("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}").strip()
+    base = ask("git", "rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}").strip()
     held = ask("git", "ls-tree", "--name-only", base, CLAIMS)
     before = json.loads(ask("git", "show", f"{base}:{CLAIMS}")) if held else []
     after = json.loads(Path(CLAIMS).read_text(encoding="utf-8"))

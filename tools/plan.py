@@ -34,11 +34,13 @@ from dvc_data.hashfile.hash_info import HashInfo
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bnstudy import BadInput, run
+from bnstudy.params import load
 from bnstudy.waves import MISSING
 
 WIDTH, LINES = 100, 30
 COST = Path("benchmarks/results/cost.csv")  # of each run of the committed study
 RESOLVERS = {"check", "shortlist", "tune"}  # what they write follows in a second from params.yaml and the records
+RUNS = {"sweep", "refine", "train", "averages", "mechanism", "tolerance", "batch"}  # scripts that take longer
 RUN, RESTORE, MAY = "will run", "restores", "may run"
 
 
@@ -74,7 +76,7 @@ def plan_in(repo: Repo, trial: Path) -> Plan:
         files = [file for file in (*stage.deps, *stage.outs) if not isinstance(file, ParamsDependency)]
         status = {file: state for file in files for state in file.status().values()}
         status |= {dep: "deleted" for dep in stage.deps if status.get(dep) == "modified" and lacks_outputs(dep, graph)}
-        why = tuple(reasons(stage, status, resolved))
+        why = tuple(reasons(stage, status, resolved, trial))
         missing = {file for file, state in status.items() if state in MISSING}
         above = planned & nx.descendants(graph, stage)
         if why or above:
@@ -132,8 +134,8 @@ def below(above: set[Any]) -> str:
     return f"where the outputs of {' and '.join(kinds)} come out different"
 
 
-def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str]) -> Iterator[str]:
-    """Why DVC runs `stage` even with --allow-missing."""
+def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial: Path) -> Iterator[str]:
+    """Why DVC runs `stage` even with --allow-missing, once settings are as resolved in `trial`."""
     if not any(dep.hash_info for dep in stage.deps):
         yield "not in dvc.lock: new, or never run"
         return
@@ -142,14 +144,16 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str]) -> Ite
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             yield from changed_params(dep)
+    follow = {dep: by for dep in stage.deps for name, by in resolved.items() if reads({name}, [dep])}
     for file, state in status.items():
-        if state in MISSING:
+        if state in MISSING or file in follow:
             continue
         if file in stage.outs:
             yield f"{file} is not what the stage wrote"
         else:
             yield f"{file} {'modified' if file.hash_info else 'is a new dependency'}{edited(str(file))}"
-    for by in sorted({by for name, by in resolved.items() if reads({name}, stage.deps)}):
+    changed = {dep: by for dep, by in follow.items() if found_md5(trial / str(dep)) != dep.hash_info.value}
+    for by in sorted(set(changed.values())):
         yield f"{by} resolves other settings"
 
 
@@ -250,7 +254,7 @@ def wrapped(words: list[str], width: int) -> list[str]:
 def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> str:
     """How long `stages` take one after the other: for each the median of what earlier runs of its script logged.
 
-    Where none has run here, of what they took where the committed study was made.
+    Where none has run here, of what they took where the committed study was made. `over`: of some nothing is known.
     """
     scripts = Counter(found[1] for stage in stages if (found := re.search(r"(\w+)\.py", known.commands[stage])))
     took = {name: [json.loads(log.read_text())["seconds"] for log in (logs / name).rglob("*.json")] for name in scripts}
@@ -260,9 +264,11 @@ def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> s
         for run in csv.DictReader(cost.read_text().splitlines()):
             took.get(run["run"].partition("/")[0], []).append(float(run["seconds"]))
     total = sum(count * statistics.median(took[name] or [0]) for name, count in scripts.items())
-    if total < 60:
-        return f"{total:.0f} s {by}" if total else ""
-    return f"{total / 3600:.1f} h {by}" if total >= 5400 else f"{total / 60:.0f} min {by}"
+    unknown = any(name in RUNS and not took[name] for name in scripts)
+    if not total:
+        return "time unknown" if unknown else ""
+    units = (f"{total / 3600:.1f} h", total >= 5400), (f"{total / 60:.0f} min", total >= 60), (f"{total:.0f} s", True)
+    return f"{'over ' if unknown else ''}{next(text for text, fits in units if fits)} {by}"
 
 
 def told(found: Plan, logs: Path = Path("logs")) -> list[str]:
@@ -303,6 +309,7 @@ def main() -> None:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
         with Repo() as repo, repo.lock:
+            load()
             found = plan(repo)
     except LockError:
         raise BadInput("another DVC is at work here: ask again when it has ended") from None

@@ -275,6 +275,11 @@ class Batch(Section):
     tuning_seeds: Seeds
     seeds: Seeds
 
+    def disagreements(self) -> Iterator[str]:
+        for key in ("images", "tuning_images"):
+            if self.sizes[-1] > getattr(self, key):
+                yield f"sizes: {self.sizes[-1]} is above {key}, so that one update would take more"
+
 
 class Registered(Section):
     seeds: Count
@@ -384,6 +389,9 @@ class Params(Section):
         averaged = self.networks.get(self.averages.network)
         if averaged and averaged.normalization != "batch":
             yield f"averages.network: {self.averages.network} has no moving averages: its normalization is not batch"
+        evaluated = min(self.averages.images, self.data.validation_size)
+        if evaluated % 1000 == 1:  # see `engine.averages.evaluate_by_batch`
+            yield f"averages.images: {evaluated} images in batches of 1000 leave one alone, which has no variance"
         tuning = {*self.sweep.seeds, *self.refine.seeds, *self.batch.tuning_seeds}
         for key, seeds, those in (
             ("long.arm_seeds", self.long.arm_seeds, self.study.seeds),

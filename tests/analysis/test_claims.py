@@ -37,7 +37,7 @@ CHOICES = Choices(
     finalists={"without": FINAL, "hidden": FINAL.model_copy(update={"network": "batch_norm_hidden_he"})},
     contest={"without": "without", "with": "hidden"},
 )
-STEPS = sorted({*grid(2000), 100, 200, 500, 700, 1000})
+STEPS = sorted({*grid(2000), 100, 200, 500, 1000})
 # Updates until each arm reaches 95%, about: the errors fall as one over the updates.
 TO_95 = {
     "note_batch_norm": 100,
@@ -316,9 +316,9 @@ def test_what_is_described_beside_the_judgement() -> None:
     warming = re.search(r"change accuracy by −([\d.]+) points against precise", found[3].described[2])
     assert warming
     assert float(warming[1]) == pytest.approx(100 * dip, rel=0.1)
-    ramped = re.search(r": \+([\d.]+) points .* after 100; after 700, \+([\d.]+) points", found[4].described[0])
+    ramped = re.search(r": \+([\d.]+) points .* after 100; after 2,000, \+([\d.]+) points", found[4].described[0])
     assert ramped
-    for step, points in zip((100, 700), ramped.groups(), strict=True):
+    for step, points in zip((100, 2000), ramped.groups(), strict=True):
         assert float(points) == pytest.approx(100 * 0.05 * (700 - 500) / step, rel=0.1)
     # A dip of the width 0.46 is down to half and twice a point at these ages.
     ages = [math.log(4) * math.exp(0.46 * math.sqrt(2 * math.log(0.5 / within))) for within in (0.005, 0.02)]

@@ -34,7 +34,7 @@ def test_nothing_was_ever_run(unmade: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert actions(found) == dict.fromkeys(ALL, RUN)
     assert plan.told(found) == [
         "not in dvc.lock: new, or never run",
-        "  will run  check, prepare, sweep (all 2), tune, train (all 2), evaluate",
+        "  will run  check, prepare, sweep (all 2), tune, train (all 2), evaluate    time unknown",
     ]
 
 
@@ -51,6 +51,24 @@ def test_a_setting_of_one_arm_then_back(copy: Path) -> None:
     edit(copy, "arms.he.ramp_steps", None)
     assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "train@he-10": RESTORE, "evaluate": RUN}
     assert repro(copy) == ({"check", "tune", "evaluate"}, {"train@he-10"})
+
+
+def test_an_arm_that_comes_back(copy: Path) -> None:
+    """The file of its setting is gone, but the one that will be written is that of its last run."""
+    edit(copy, "study.arms", ["he"])
+    assert repro(copy)[0] == {"check", "tune", "evaluate"}
+    edit(copy, "study.arms", ["note_plain", "he"])
+    assert not (copy / "settings/train/note_plain").exists() or not list((copy / "settings/train/note_plain").iterdir())
+    assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "evaluate": RUN}
+    assert repro(copy)[0] == {"check", "tune", "evaluate"}
+
+
+def test_a_value_that_check_refuses(copy: Path) -> None:
+    edit(copy, "arms.he.steps", 0)
+    done = run(copy, "python", str(Path(plan.__file__)), check=False)
+    assert done.returncode == 1
+    assert not done.stdout
+    assert done.stderr.startswith("error: params.yaml: arms.he.steps: 0 ")
 
 
 def test_a_setting_of_the_tuning(copy: Path) -> None:
@@ -131,6 +149,9 @@ def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:
     found = Plan([], [], [], commands)
     assert plan.duration([*commands], found, tmp_path) == "50 min by earlier logs"
     assert plan.duration(["last"], found, tmp_path) == ""
+    some = Plan([], [], [], commands | {"sweep@a": "python src/sweep.py a"})
+    assert plan.duration([*some.commands], some, tmp_path) == "over 50 min by earlier logs"
+    assert plan.duration(["sweep@a"], some, tmp_path) == "time unknown"
     cost = tmp_path / "cost.csv"
     cost.write_text("run,seconds\ntrain/a/0,3000\ntrain/a/1,5000\nsweep/plain,10\n")
     assert plan.duration([*commands], found, tmp_path / "none", cost) == "6.7 h by what MNIST took"

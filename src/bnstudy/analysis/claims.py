@@ -272,15 +272,14 @@ def initial_weights(results: Results) -> Claim:
 
 def ramped(results: Results) -> tuple[str, ...]:
     """He's initial weights with the rate ramped up: when the ladder is looked at, and at the end."""
-    early, arm = paired(results, "he_ramp", "note_plain"), results.params.arms.get("he_ramp")
-    if not early or not arm or not arm.ramp_steps:
+    arms = "he_ramp", "note_plain"
+    early, after = paired(results, *arms), results.params.rules.after
+    if not early:
         return ()
-    ends = paired(results, "he_ramp", "note_plain", after=arm.steps)
-    later = f"; after {arm.steps:,}, {POINTS.text(estimate(ends))}" if ends else ""
-    return (
-        f"With the rate ramped up besides, over the first {arm.ramp_steps} updates: {POINTS.text(estimate(early))} "
-        f"after {results.params.rules.after}{later}.",
-    )
+    last = min(ends(results, *arms).values())
+    late = paired(results, *arms, after=last)
+    later = f"; after {last:,}, {POINTS.text(estimate(late))}" if last > after else ""
+    return (f"With the rate ramped up besides: {POINTS.text(estimate(early))} after {after}{later}.",)
 
 
 # 5 to 8: the averages
@@ -297,9 +296,10 @@ def run_lengths(results: Results) -> dict[int, int]:
 
 
 def judged(results: Results) -> tuple[list[float], str]:
-    """Those of the judged decays that the runs carry, and their names."""
-    decays = [decay for decay in results.params.rules.judged_decays if decay in results.params.averages.decays]
-    return decays, ", ".join(f"{decay:g}" for decay in decays)
+    """The judged decays, none if the runs do not carry all of them, and their names."""
+    decays = results.params.rules.judged_decays
+    carried = set(decays) <= set(results.params.averages.decays)
+    return decays if carried else [], ", ".join(f"{decay:g}" for decay in decays)
 
 
 def exit_time(apart: "pd.Series[float]", within: float) -> Crossing:
@@ -529,7 +529,8 @@ def frozen(results: Results) -> Claim:
 
     def useless(accuracies: Sequence[float], after: int) -> str:
         below = sum(accuracy < rules.useless for accuracy in accuracies)
-        return f"in {below} of {len(accuracies)} seeds after {after:,} updates (mean {np.mean(accuracies):.1%})"
+        seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
+        return f"in {below} of {seeds} after {after:,} updates (mean {np.mean(accuracies):.1%})"
 
     told = [useless(list(never), step)]
     if long > step and (late := [accuracy for accuracy in ends if accuracy is not None]):

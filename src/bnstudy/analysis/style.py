@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Told apart with any color vision (Okabe and Ito 2008), two of a kind beside each other. The same in .dvc/plots/.
-COLORS = ["#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#666666", "#b8a800"]
+COLORS = ["#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#666666", "#b8a800", "#6a3d9a"]
 MARKERS = "os^vDP*X"
 # An order, from dark to light on white, from light to dark on black: plasma.
 SEQUENCE = ["#f89540", "#eb7655", "#da5a6a", "#c43e7f", "#aa2395", "#8a09a5", "#6600a7", "#3f049c", "#0d0887"]
