@@ -13,7 +13,6 @@ import vl_convert
 import yaml
 
 import plot
-from bnstudy import BadInput
 from bnstudy.analysis.style import COLORS
 from conftest import ROOT, browse, clone, run
 from page import main as make_page
@@ -80,13 +79,6 @@ def test_page_holds_all_it_needs(study: Path) -> None:
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page.split("</script>")[0].split("<script>")[0])
     assert "html_template = page.html" in (study / ".dvc/config.local").read_text()
     assert not run(study, "git", "status", "--short", "--", ".dvc").stdout
-
-
-def test_page_belongs_into_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match=r"\.dvc/config: is not here"):
-        make_page()
-    assert not list(tmp_path.iterdir())
 
 
 def test_every_table_has_a_chart_and_every_template_a_table(study: Path, shown: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ import vl_convert
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from bnstudy import BadInput, run
 from bnstudy.files import write
 
 # DVC puts the charts in place of {plot_divs}. Its images carry inline styles: hence !important in this page.
@@ -20,14 +19,12 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def main() -> None:
-    if not Path(".dvc/config").is_file():
-        raise BadInput(".dvc/config: is not here; run this in the root of the repository")
+    command = [sys.executable, "-m", "dvc", "config", "--local", "plots.html_template", "page.html"]
+    if code := subprocess.run(command).returncode:
+        sys.exit(code)  # DVC has said why
     scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
     write(Path(".dvc/page.html"), PAGE.read_text(encoding="utf-8").replace("VEGA", scripts).encode())
-    command = [sys.executable, "-m", "dvc", "config", "--local", "plots.html_template", "page.html"]
-    if subprocess.run(command).returncode:
-        raise BadInput("`dvc config` could not name .dvc/page.html in .dvc/config.local")
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
