@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -224,7 +224,7 @@ def found_md5(path: Path) -> str | None:
     return md5(path.read_bytes()) if path.is_file() else None
 
 
-def reads(files: set[Any], others: list[Any]) -> bool:
+def reads(files: Iterable[Any], others: list[Any]) -> bool:
     """Whether one of `files` is, holds or lies in one of `others`."""
     pairs = [(f"{file}/", f"{other}/") for file in files for other in others]
     return any(file.startswith(other) or other.startswith(file) for file, other in pairs)

@@ -42,7 +42,7 @@ from bnstudy.files import write
 from bnstudy.params import PARAMS_FILE, describe, load
 from bnstudy.records import REPRODUCTIONS, Reproduction
 from bnstudy.settings import Variant, to_json
-from plan import Plan, found_md5, md5, plan
+from plan import Plan, found_md5, md5, plan, reads
 
 LOCK = Path("dvc.lock")
 RECORDS = Path("records/files/md5")  # as .dvc/config names it
@@ -57,6 +57,9 @@ class Entry(BaseModel):
 
     path: str
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+    def __str__(self) -> str:
+        return self.path
 
 
 class Stage(BaseModel):
@@ -282,21 +285,15 @@ def made_in(study: Study, stage: str) -> tuple[dict[str, Any], str]:
     return made, f"made on another kind of machine: {listed(other)}" if other else ""
 
 
-def overlap(some: list[Entry], others: list[Entry]) -> bool:
-    """Whether one of `some` is, holds or lies in one of `others`."""
-    pairs = [(f"{one.path}/", f"{other.path}/") for one in some for other in others]
-    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
-
-
 def write_again(study: Study, temporary: Path) -> Check:
     """Make every output that is in git again, from what the runs recorded."""
     stages = study.in_git()
     deps = [dep for one in stages.values() for dep in one.deps if not dep.path.startswith("src/")]
     outs = [out for one in stages.values() for out in one.outs]
     every = [out for one in study.known().values() for out in one.outs]
-    given = [dep for dep in deps if not overlap([dep], every)]  # written by no stage
-    records = [out for out in every if out not in outs and overlap([out], deps)]
-    above = {name: {n for n in stages if overlap(stages[name].deps, stages[n].outs)} for name in stages}
+    given = [dep for dep in deps if not reads([dep], every)]  # written by no stage
+    records = [out for out in every if out not in outs and reads([out], deps)]
+    above = {name: {n for n in stages if reads(stages[name].deps, stages[n].outs)} for name in stages}
     with TemporaryDirectory(prefix="verify-", dir=temporary) as folder:
         again = Again(study, folder)
         if missing := again.bring(*given, *records):
