@@ -27,7 +27,7 @@ from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 import fetch
 import prepare
 from bnstudy import run
-from bnstudy.archives import DATA_SETS, SAMPLE, SAMPLE_SHA256, extract
+from bnstudy.archives import SAMPLE, SAMPLE_SHA256, extract
 
 REPO = Path(__file__).parents[1]
 MNIST_FOLDER = REPO.parent / "shared" / "mnist"
@@ -364,13 +364,6 @@ def test_a_process_fails_with_a_message(project: Path, server: str, closed: str)
     assert list(Path("data").iterdir()) == []
 
 
-@needs_mnist
-def test_a_process_succeeds(server: str, closed: str) -> None:
-    done = stage(closed, BNSTUDY_MIRROR=f"{server}/good")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert_fetched()
-
-
 @pytest.mark.parametrize(("source", "kind"), [("fashion_mnist", FashionMNIST), ("kmnist", KMNIST)])
 def test_other_data_of_the_same_form(
     project: Path, server: str, source: str, kind: type, monkeypatch: pytest.MonkeyPatch
@@ -402,13 +395,6 @@ def test_other_data_of_the_same_form(
     monkeypatch.setattr(kind, "resources", [(NAMES[3], hashlib.md5(short).hexdigest())])
     with pytest.raises(ValueError, match="length of the extracted bytes 10007 is not 10008"):
         extract(NAMES[3], short, source)
-
-
-def test_no_public_mirror_of_any_data_is_asked_over_plain_http() -> None:
-    for source in DATA_SETS.keys() - {"mnist"}:  # whose mirrors these tests take away
-        mirrors = fetch.mirrors_of(source, [])
-        assert mirrors
-        assert all(mirror.startswith("https://") for mirror in mirrors)
 
 
 def test_the_sample_needs_no_download_and_no_torchvision(closed: str) -> None:

@@ -238,8 +238,3 @@ def test_batches_are_the_original_s(seed: int, images: int, batch_size: int, dat
     stream = np.concatenate([batch_indices(seed, step, images, batch_size) for step in range(batches)])
     for epoch in range(len(stream) // images):
         assert sorted(stream[epoch * images : (epoch + 1) * images]) == list(range(images))
-
-
-def test_epochs_and_seeds_differ() -> None:
-    orders = [batch_indices(seed, epoch, 1000, 1000).tolist() for seed in [0, 1] for epoch in [0, 1]]
-    assert len({tuple(order) for order in orders}) == 4

@@ -54,14 +54,6 @@ def test_the_fast_path_is_the_plain_one(
         np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
-def test_pooling_before_crelu_is_pooling_after_it() -> None:
-    x = torch.randn(3, 5, 6, 8, generator=torch.Generator().manual_seed(0))
-    y = x.numpy()
-    both = np.maximum(np.concatenate([y, -y], 1), 0)  # CReLU first, as the note has it
-    windows = both.reshape(3, 10, 3, 2, 4, 2).transpose(0, 1, 2, 4, 3, 5).reshape(3, 10, 3, 4, 4)
-    np.testing.assert_array_equal(crelu_pool(torch.nn.Identity(), x), windows.max(-1))
-
-
 def plain_crelu_pool(y: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(torch.cat([y, -y], 1).relu(), 2)
 
