@@ -189,12 +189,6 @@ def test_the_tables_have_their_columns_and_every_claim_a_finding(copy: Path) -> 
     assert {path.stem for path in Path("metrics/summary").iterdir()} == {*ARMS, "note_batch_norm"}
 
 
-def test_the_same_records_give_the_same_bytes(copy: Path) -> None:
-    before = outputs()
-    printed()
-    assert outputs() == before
-
-
 def test_it_prints_ladder_dip_claims_and_result_on_a_screen(whole: tuple[Path, str]) -> None:
     ladder, dip, claims, result = (part.splitlines() for part in whole[1].strip().split("\n\n"))
     assert ladder[0].startswith("The ladder")
@@ -320,15 +314,6 @@ def test_environments_name_their_runs(copy: Path) -> None:
     }
     assert {"sweep/plain", "refine/hidden/1.0", "train/he/10", "batch/with/64"} <= set(first["runs"])
     assert set(here) == {"stage", "python", "dvc", "numpy", "pandas"}
-
-
-def test_states_of_finished_runs_are_forgotten(copy: Path) -> None:
-    state, other = Path("checkpoints/train/he/10.finished"), Path("checkpoints/train/he/11")
-    state.parent.mkdir(parents=True)
-    state.touch()
-    other.touch()
-    printed()
-    assert (state.exists(), other.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(
