@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
@@ -59,6 +60,14 @@ def run(folder: Path, *command: str, check: bool = True, **environment: str) -> 
     if check and done.returncode:
         pytest.fail(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for it; fail after two minutes."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
 
 
 def clone(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from bnstudy.engine.rows import HistoryRow
 from bnstudy.engine.training import history
 from bnstudy.files import forget_finished
 from bnstudy.params import Runtime
-from conftest import ENVIRONMENT, PARAMS, ROOT, setting_of, write_params, write_setting
+from conftest import ENVIRONMENT, PARAMS, ROOT, setting_of, until, write_params, write_setting
 
 CPU = torch.device("cpu")
 
@@ -157,13 +157,6 @@ def train(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, env=ENVIRONMENT | environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-
-
-def until(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_run_killed_three_times_goes_on_and_writes_the_same_bytes(in_prepared: Path) -> None:

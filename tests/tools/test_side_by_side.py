@@ -5,15 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from bnstudy import waves
-from conftest import ENVIRONMENT, PARAMS, ROOT, run
+from conftest import ENVIRONMENT, PARAMS, ROOT, run, until
 from small import TRAINS, edit
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
@@ -31,14 +29,6 @@ for kind, end in (("models", "safetensors"), ("metrics", "csv"), ("metrics", "js
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     pathlib.Path(path).write_text(arm)
 """
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for it; fail after a minute."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture
