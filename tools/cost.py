@@ -64,7 +64,7 @@ def line(cost: pd.DataFrame) -> str:
 
 
 def read() -> pd.DataFrame:
-    return pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(FILE)
 
 
 if __name__ == "__main__":

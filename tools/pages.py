@@ -53,12 +53,11 @@ def original_table(curves: pd.DataFrame) -> str:
     """The note's own code beside our seeds, as Markdown."""
     found = beside_original(curves)
     seeds = len(next(iter(found.values())))
-    heading = f"| arm | updates | the note's code | here, {seeds} seed{'s, lowest to highest' if seeds > 1 else ''} |"
+    heading = f"| arm | updates | the note's code | here, {seeds} seeds, lowest to highest |"
     lines = [heading, "| --- | --: | --: | --: |"]
     for (arm, step), values in found.items():
         both = " and ".join(f"{accuracy:.1%}" for accuracy in ORIGINAL[arm][step])
-        here = f"{values.min():.1%} to {values.max():.1%}" if seeds > 1 else f"{values.min():.1%}"
-        lines.append(f"| `{arm}` | {step} | {both} | {here} |")
+        lines.append(f"| `{arm}` | {step} | {both} | {values.min():.1%} to {values.max():.1%} |")
     return "\n".join(lines) + "\n"
 
 

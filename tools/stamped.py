@@ -21,10 +21,7 @@ class NotHereError(Exception):
 
 
 def git(*words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, encoding="utf-8")
-    except FileNotFoundError:
-        raise NotHereError("git is not installed") from None
+    done = subprocess.run(["git", *words], capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise NotHereError(" ".join(done.stderr.split()) or f"git {words[0]} failed")
     return done.stdout

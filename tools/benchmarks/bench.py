@@ -227,8 +227,7 @@ def main() -> None:
     results["targets"] = targets(results)
     path = RESULTS / f"{kind_of(here)}.json"
     write(path, (json.dumps(results, indent=1) + "\n").encode())
-    if README.exists():
-        write(README, between(README.read_text(), "results", every_text()).encode())
+    write(README, between(README.read_text(), "results", every_text()).encode())
     print(f"{text(results)}\nwritten to {path}")
 
 
