@@ -27,7 +27,7 @@ from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 import fetch
 import prepare
 from bnstudy import run
-from bnstudy.archives import SAMPLE, SAMPLE_SHA256, extract
+from bnstudy.archives import DATA_SETS, SAMPLE, SAMPLE_SHA256, extract
 from conftest import ROOT
 
 MNIST_FOLDER = ROOT.parent / "shared" / "mnist"
@@ -395,6 +395,13 @@ def test_other_data_of_the_same_form(
     monkeypatch.setattr(kind, "resources", [(NAMES[3], hashlib.md5(short).hexdigest())])
     with pytest.raises(ValueError, match="length of the extracted bytes 10007 is not 10008"):
         extract(NAMES[3], short, source)
+
+
+def test_no_public_mirror_of_any_data_is_asked_over_plain_http() -> None:
+    for source in DATA_SETS.keys() - {"mnist"}:  # whose mirrors these tests take away
+        mirrors = fetch.mirrors_of(source, [])
+        assert mirrors
+        assert all(mirror.startswith("https://") for mirror in mirrors)
 
 
 def test_the_sample_needs_no_download_and_no_torchvision(closed: str) -> None:
