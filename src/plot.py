@@ -206,10 +206,7 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
 def main() -> None:
     params = load()
     plot = params.plot
-    dip = read_plot("dip", "statistics decay age seeds difference low high")
-    mechanism = read_plot("mechanism", "where what start_weight difference")
-    ladder = read_plot("ladder", "rung label from accuracy change low high side")
-    rates = read_plot("rates", "network learning_rate diverged validation_accuracy")
+    dip, mechanism, ladder, rates = map(read_plot, ("dip", "mechanism", "ladder", "rates"))
     with style.styled(plot.width), whole_folder(Path("report/figures")) as folder:
         figures = {
             "dip": dip_figure(dip, mechanism, plot),

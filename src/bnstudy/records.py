@@ -190,13 +190,9 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     return table
 
 
-def read_plot(name: str, columns: str) -> pd.DataFrame:
-    """`plots/<name>.csv`, as `evaluate` writes it, which must have the `columns`, named with spaces between them."""
-    path = Path("plots", f"{name}.csv")
-    table = read_csv(path)
-    if missing := sorted(set(columns.split()) - set(table)):
-        raise BadInput(f"{path}: does not have the columns {', '.join(missing)}; `dvc repro` writes it anew")
-    return table
+def read_plot(name: str) -> pd.DataFrame:
+    """`plots/<name>.csv`, as `evaluate` writes it."""
+    return read_csv(Path("plots", f"{name}.csv"))
 
 
 def joined(tables: dict[Any, pd.DataFrame], *names: str) -> pd.DataFrame:
