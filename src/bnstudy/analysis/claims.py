@@ -525,7 +525,7 @@ def frozen(results: Results) -> Claim:
     kinds = ("batch", -1.0), ("moving", 1.0)
     batch, never = (np.array([results.series[seed, *kind][step] for seed in seeds]) for kind in kinds)
     found, long = estimate(batch - never, null=rules.frozen_gain), results.params.long.steps
-    ends = [results.series[seed, "moving", 1.0].get(long) for seed in seeds]
+    at_end = [results.series[seed, "moving", 1.0].get(long) for seed in seeds]
 
     def useless(accuracies: Sequence[float], after: int) -> str:
         below = sum(accuracy < rules.useless for accuracy in accuracies)
@@ -533,7 +533,7 @@ def frozen(results: Results) -> Claim:
         return f"in {below} of {seeds} after {after:,} updates (mean {np.mean(accuracies):.1%})"
 
     told = [useless(list(never), step)]
-    if long > step and (late := [accuracy for accuracy in ends if accuracy is not None]):
+    if long > step and (late := [accuracy for accuracy in at_end if accuracy is not None]):
         told.append(useless(late, long))
     return claim(
         Measured(
