@@ -295,7 +295,8 @@ def told(found: Plan, logs: Path = Path("logs")) -> list[str]:
 def lacking_told(found: Plan, logs: Path) -> list[str]:
     if not found.missing:
         return []
-    lines = [f"{len(found.missing)} stages with results that are not here, since they are not in git:"]
+    stages = "1 stage" if len(found.missing) == 1 else f"{len(found.missing)} stages"
+    lines = [f"{stages} with results that are not here, not being in git:"]
     lines += [f"  {line}" for line in wrapped(names(found.missing, found), WIDTH - 2)]
     took = duration(found.missing, found, logs)
     lines.append(f"  `dvc repro` makes them again{took and f' ({took})'}; `dvc repro --allow-missing` does not")

@@ -122,7 +122,7 @@ def test_a_fresh_clone(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = planned(fresh)
     assert found.steps == []
     assert plan.told(found)[:2] == [
-        "6 stages with results that are not here, since they are not in git:",
+        "6 stages with results that are not here, not being in git:",
         "  check, prepare, sweep (all 2), train (all 2)",
     ]
     edit(fresh, "rules.useless", 0.4)
