@@ -167,6 +167,14 @@ def ramp(params: Params) -> str:
     return f", and the rate ramped up besides, over {until} {arm.ramp_steps} updates (claim 4 says where that ends)"
 
 
+def reproductions() -> list[str]:
+    """What came of the runs that were made again, those on the same machines together."""
+    told: dict[str, list[str]] = {}
+    for again in read_reproductions():
+        told.setdefault(again.machines(), []).append(again.told())
+    return [f"{machines}: {', '.join(runs)}" for machines, runs in told.items()]
+
+
 def made_with(environments: list[dict[str, Any]]) -> list[str]:
     """How many runs were made in which environment."""
     return [
@@ -242,7 +250,7 @@ def main() -> None:
         "changes": changes,
         "made_with": made_with(environments),
         "mixed_seeds": mixed_seeds(environments),
-        "reproductions": [f"{again.told()} ({again.study})" for again in read_reproductions()],
+        "reproductions": reproductions(),
         "level": LEVEL,
         "marks": MARKS,
         "floor": FLOOR,

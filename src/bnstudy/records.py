@@ -30,16 +30,19 @@ class Reproduction(Section):
     accuracies: tuple[float, float] | None  # if not: the last validation accuracy, recorded and again …
     seeds: tuple[float, float] | None  # … and the least and greatest of all seeds, where each has a run of its own
 
-    def told(self) -> str:
+    def machines(self) -> str:
         made, again = (where.get("gpu") or where["processor"] for where in (self.made_in, self.again_in))
-        on = f"on {again}" if made == again else f"made on {made}, again on {again}"
+        return f"On {again}" if made == again else f"Made on {made}, again on {again}"
+
+    def told(self) -> str:
+        run = f"{self.run} of the first version" if self.study == "first version" else self.run
         if self.same:
-            return f"{self.run}, {on}: the same bytes"
+            return f"{run} the same bytes"
         if not self.accuracies:
-            return f"{self.run}, {on}: other bytes"
+            return f"{run} other bytes"
         old, new = self.accuracies
-        among = f"; its seeds: {self.seeds[0]:.2%} to {self.seeds[1]:.2%}" if self.seeds else " in its last row"
-        return f"{self.run}, {on}: {new:.2%} in place of {old:.2%}{among}"
+        among = f" (its seeds {self.seeds[0]:.2%} to {self.seeds[1]:.2%})" if self.seeds else " in its last row"
+        return f"{run} {new:.2%} in place of {old:.2%}{among}"
 
 
 def read_reproductions() -> list[Reproduction]:

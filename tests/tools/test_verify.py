@@ -170,16 +170,16 @@ def test_a_record_of_other_bytes(copy: Path) -> None:
     assert found.accuracies[0] == 0.999
     assert found.accuracies[1] < 0.9
     assert found.seeds == (0.999, 0.999)
-    assert "in place of 99.90%; its seeds: 99.90% to 99.90%" in found.told()
+    assert "in place of 99.90% (its seeds 99.90% to 99.90%)" in found.told()
 
 
 def test_what_is_told_of_a_run_that_was_made_again() -> None:
     on_gpu = {"processor": "A", "gpu": "B"}
     facts = {"study": "c", "run": "train@he-20", "made_in": {"processor": "A"}, "again_in": on_gpu, "same": False}
     lost = Reproduction.model_validate(facts | {"accuracies": None, "seeds": None})
-    assert lost.told() == "train@he-20, made on A, again on B: other bytes"
+    assert (lost.machines(), lost.told()) == ("Made on A, again on B", "train@he-20 other bytes")
     apart = lost.model_copy(update={"accuracies": (0.95, 0.96), "made_in": on_gpu})
-    assert apart.told() == "train@he-20, on B: 96.00% in place of 95.00% in its last row"
+    assert (apart.machines(), apart.told()) == ("On B", "train@he-20 96.00% in place of 95.00% in its last row")
 
 
 def flip_cached(study: Path) -> None:
