@@ -12,6 +12,7 @@ import vl_convert
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from bnstudy import run
 from bnstudy.files import write
 
 # DVC puts the charts in place of {plot_divs}. Its images carry inline styles: hence !important in this page.
@@ -27,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -144,7 +144,7 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial:
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             yield from changed_params(dep)
-    follow = {dep: by for dep in stage.deps for name, by in resolved.items() if reads({name}, [dep])}
+    follow = [dep for dep in stage.deps if reads(resolved, [dep])]
     for file, state in status.items():
         if state in MISSING or file in follow:
             continue
@@ -152,8 +152,8 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial:
             yield f"{file} is not what the stage wrote"
         else:
             yield f"{file} {'modified' if file.hash_info else 'is a new dependency'}{edited(str(file))}"
-    changed = {dep: by for dep, by in follow.items() if found_md5(trial / str(dep)) != dep.hash_info.value}
-    for by in sorted(set(changed.values())):
+    changed = [dep for dep in follow if found_md5(trial / str(dep)) != dep.hash_info.value]
+    for by in sorted({by for name, by in resolved.items() if reads({name}, changed)}):
         yield f"{by} resolves other settings"
 
 
@@ -267,8 +267,10 @@ def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> s
     unknown = any(name in RUNS and not took[name] for name in scripts)
     if not total:
         return "time unknown" if unknown else ""
-    units = (f"{total / 3600:.1f} h", total >= 5400), (f"{total / 60:.0f} min", total >= 60), (f"{total:.0f} s", True)
-    return f"{'over ' if unknown else ''}{next(text for text, fits in units if fits)} {by}"
+    over = "over " if unknown else ""
+    if total < 60:
+        return f"{over}{total:.0f} s {by}"
+    return f"{over}{total / 3600:.1f} h {by}" if total >= 5400 else f"{over}{total / 60:.0f} min {by}"
 
 
 def told(found: Plan, logs: Path = Path("logs")) -> list[str]:
