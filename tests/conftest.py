@@ -62,9 +62,9 @@ def run(folder: Path, *command: str, check: bool = True, **environment: str) -> 
     return done
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for it; fail after two minutes."""
-    end = time.monotonic() + 120
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for it; fail after so many seconds."""
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.02)

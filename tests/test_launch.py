@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,9 @@ def begun(study: Path) -> Counter[str]:
     return Counter(name for name, *_ in trail(study))
 
 
+wait_for = partial(until, seconds=120)
+
+
 def step(path: Path) -> int:
     """How far the resume state in `path` is; 0 without one."""
     return int((path.read_text() if path.exists() else "") or 0)
@@ -171,7 +175,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
             environment = ENVIRONMENT | token | {"TMPDIR": str(tmp_path / name), "RAY_worker_niceness": "0"}
             command = [*start, f"--labels=machine={kind}", *options]
             raylets.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-            until(lambda: run(ROOT, *count, check=False, **token).stdout.split() == [str(len(raylets))])
+            wait_for(lambda: run(ROOT, *count, check=False, **token).stdout.split() == [str(len(raylets))])
         yield address
     finally:
         for raylet in reversed(raylets):
@@ -214,7 +218,7 @@ def test_every_gpu_is_used_and_shared_as_asked(toy: Path, share_of_one: float, t
     """By what Ray is told is there: no run asks PyTorch for one."""
     edit(toy, "runtime.launch.gpus", share_of_one)
     launched = start(toy, LONG=f"{PLAIN} {HE}", RAY_OVERRIDE_RESOURCES=json.dumps({"CPU": 2, "GPU": there}))
-    until(lambda: len(trail(toy)) == 2)
+    wait_for(lambda: len(trail(toy)) == 2)
     assert {psutil.Process(process).environ()["CUDA_VISIBLE_DEVICES"] for *_, process in trail(toy)} == given
     output, _ = launched.communicate(timeout=200)
     assert launched.returncode == 0, output
@@ -239,7 +243,7 @@ def ssh(tmp_path: Path) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it drops its privileges
     process = subprocess.Popen([sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config")], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: listens(port))
+        wait_for(lambda: listens(port))
         yield {"url": f"ssh://127.0.0.1:{port}{tmp_path}/there"}, {"HOME": str(tmp_path / "home")}
     finally:
         process.terminate()
@@ -255,7 +259,7 @@ def s3() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: listens(port))
+        wait_for(lambda: listens(port))
         make = f"import boto3; boto3.client('s3', endpoint_url={endpoint!r}).create_bucket(Bucket='bucket')"
         run(ROOT, sys.executable, "-c", make, **keys)
         yield {"url": "s3://bucket/study", "endpointurl": endpoint}, keys
@@ -299,7 +303,7 @@ def test_a_stage_that_fails_stops_only_what_needs_it(toy: Path) -> None:
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(toy: Path, remote: tuple[str, ...]) -> None:
     launched = start(toy, *remote, LONG=PLAIN)
     state = (toy.parent / f"shared/states/train@{PLAIN}" if remote else toy / "checkpoints") / f"{PLAIN}.state"
-    until(lambda: step(state) > 5)
+    wait_for(lambda: step(state) > 5)
     kill_worker(toy, PLAIN)
     output, _ = launched.communicate(timeout=200)
     assert launched.returncode == 0, output
@@ -316,7 +320,7 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(toy: Path, remote: tupl
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_every_run_and_the_next_launch_goes_on(toy: Path, number: int) -> None:
     launched = start(toy, LONG=PLAIN)
-    until(lambda: step(toy / f"checkpoints/{PLAIN}.state") > 3)
+    wait_for(lambda: step(toy / f"checkpoints/{PLAIN}.state") > 3)
     if number == signal.SIGINT:
         os.killpg(launched.pid, number)  # as a terminal does
     else:
@@ -333,10 +337,10 @@ def test_a_signal_saves_every_run_and_the_next_launch_goes_on(toy: Path, number:
 def test_a_killed_driver_started_again_redoes_nothing_that_was_sent(toy: Path) -> None:
     launched = start(toy, "--remote", "shared", LONG=HE)
     state = toy.parent / f"shared/states/train@{HE}/{HE}.state"
-    until(lambda: step(state) > 3 and list(toy.parent.glob("shared/runs/*/*")))
+    wait_for(lambda: step(state) > 3 and list(toy.parent.glob("shared/runs/*/*")))
     launched.kill()
     launched.communicate()
-    until(lambda: not any(psutil.pid_exists(process) for *_, process in trail(toy)))
+    wait_for(lambda: not any(psutil.pid_exists(process) for *_, process in trail(toy)))
     printed = launch(toy, "--remote", "shared").stdout
     assert ("restored", TRAINS[0]) in ended(printed)
     assert begun(toy) == {PLAIN: 1, HE: 2}
@@ -351,7 +355,7 @@ def test_two_drivers_at_once_do_no_harm(toy: Path) -> None:
     """Of two clones, to one remote; in one folder, the second is refused."""
     other = Path(shutil.copytree(toy, toy.parent / "other/study"))
     both = [start(folder, "--remote", "shared") for folder in (toy, other)]
-    until((toy / ".dvc/tmp/launch.lock").exists)
+    wait_for((toy / ".dvc/tmp/launch.lock").exists)
     refused = launch(toy, check=False)
     assert (refused.returncode, refused.stderr) == (1, "error: another launch is under way in this folder\n")
     for launched in both:

@@ -44,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "factors": [1.0],
         "tuning_seeds": [100],
         "seeds": [10],
-        "images": 64,
+        "images": 20,  # fewer than train.batch_size
         "tuning_images": 32,
     },
 }
@@ -213,7 +213,7 @@ def test_a_change_reruns_exactly_what_depends_on_it(
             ["train@other-10", "train@other-11", "evaluate", "report"],
             id="one more arm",
         ),
-        pytest.param(edit("batch", "sizes", value=[16, 32]), CHECK, ["batch@with-32", "evaluate"], id="one more size"),
+        pytest.param(edit("batch", "sizes", value=[8, 16]), CHECK, ["batch@with-8", "evaluate"], id="one more size"),
     ],
 )
 def test_what_is_stale_once_the_rates_are_chosen(

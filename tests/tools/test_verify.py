@@ -278,6 +278,13 @@ def test_nothing_is_trained_where_a_result_is_not_that_of_the_lock(copy: Path, v
     assert verified("--run", RUN)[f"{RUN} again"] == ("left out", "a check above failed")
 
 
+def test_another_headline_keeps_nothing_from_being_made_again(copy: Path, verified: Verify) -> None:
+    """As of one's own study, whose README quotes the committed one."""
+    replace("README.md", "Claims: 2", "Claims: 5")(copy)
+    found = verified("--no-retrain")
+    assert (found["README.md"][0], found["files in git again"][0]) == ("FAILED", "ok")
+
+
 @pytest.mark.parametrize("missing", [[MODEL], ["models", "data", "metrics/sweep/plain.csv"]])
 def test_what_is_not_here_is_no_failure(copy: Path, missing: list[str]) -> None:
     for name in missing:
