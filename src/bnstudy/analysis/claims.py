@@ -586,13 +586,13 @@ def tolerance(results: Results) -> Claim:
         ends = {0.0: "none", min(tried): f"{min(tried):g} (the lowest)", max(tried): f"{max(tried):g} (the highest)"}
         return " or ".join(ends.get(rate, f"{rate:g}") for rate in sorted({one.after for one in found}))
 
-    choices, sweep = results.choices, results.sweep
-    networks = [choices.finalists[name].network for name in (choices.contest["with"], choices.contest["without"])]
     sides = [largest_rates(table[table["contestant"] == name], target) for name in ("with", "without")]
-    tuning = [largest_rates(sweep[sweep["network"] == name], target) for name in networks]
     found = ratio(*sides, null=rules.tolerance_ratio, floor=0.0)
     told = [rates(side, table["learning_rate"]) for side in sides]
-    tuned = [rates(side, sweep["learning_rate"]) for side in tuning]
+    tuned = [
+        f"{rates(largest_rates(rows, target), rows['learning_rate'])} with {network}"
+        for network, rows in results.sweep.groupby("network", sort=False)
+    ]
     return claim(
         Measured(
             [("with over without", found, FACTOR, Rule(above=rules.tolerance_ratio))],
@@ -600,7 +600,7 @@ def tolerance(results: Results) -> Claim:
             f"without: a ratio of {RATIO.text(found)}.",
             found.p,
             (
-                f"In the sweep, on the tuning seeds: {tuned[0]} with batch norm, {tuned[1]} without.",
+                f"In the sweep, on the tuning seeds: {', '.join(tuned)}.",
                 "The lower end of the range is not judged.",
             ),
         )
