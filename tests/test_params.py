@@ -120,13 +120,14 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             "sweep.networks",
             ["plain", "batch_norm_hidden", "batch_norm", "plan"],
             "sweep.networks: plan is not one of plain, plain_he, batch_norm_hidden, batch_norm_hidden_he, batch_norm, "
-            "batch_norm_he; did you mean plain?",
+            "batch_norm_he, layer_norm_hidden_he, group_norm_hidden_he; did you mean plain?",
         ),
         (
             "arms.he.network",
             "plane",
             "arms.he.network: plane is not one of without, hidden, everywhere, plain, plain_he, "
-            "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he; did you mean plain?",
+            "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he, layer_norm_hidden_he, "
+            "group_norm_hidden_he; did you mean plain?",
         ),
         ("arms.he.rate", "ours", "arms.he.rate: 'ours' is not a rate above 0 or note, own or baseline"),
         ("networks.plain.rate", "own", "networks.plain.rate: 'own' is not a rate above 0 or the word chosen"),
@@ -142,7 +143,8 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             "\n".join(
                 [
                     "arms.baseline.network: without is not one of hidden, everywhere, plain, plain_he, "
-                    "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he",
+                    "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he, layer_norm_hidden_he, "
+                    "group_norm_hidden_he",
                     "arms.same_rate.rate: baseline takes without in refine.finalists",
                     "tolerance.contestants: without takes without in refine.finalists",
                     "batch.contestants: without takes without in refine.finalists",
