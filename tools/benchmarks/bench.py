@@ -32,7 +32,6 @@ from bnstudy import BadInput, run
 from bnstudy.engine.data import load_split
 from bnstudy.engine.device import environment
 from bnstudy.files import write
-from bnstudy.launch import kind_of
 from pages import between
 
 HERE = Path(__file__).resolve().parent
@@ -162,6 +161,14 @@ def every_text() -> str:
     return "\n".join(text(json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json")))
 
 
+def family() -> str:
+    """The processor's family after a comma, on Linux: clouds call processors of several just "AMD EPYC"."""
+    with suppress(OSError):
+        if found := re.search(r"^cpu family\s*: (\d+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return f", family {found[1]}"
+    return ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
@@ -201,9 +208,10 @@ def main() -> None:
         return {str(value): once(name, f"{option}={value}", blocks=-(-LENGTH[mode][1] // 4))["s"] for value in values}
 
     here, memory = environment(torch.device(device)), psutil.virtual_memory().total / 2**30
+    chip = str(here["gpu"] or f"{here['processor']}{family()}")
     results: Record = {
         "device": device,
-        "hardware": f"{here['gpu'] or here['processor']}, {cores} CPU cores, {memory:.0f} GiB",
+        "hardware": f"{chip}, {cores} CPU cores, {memory:.0f} GiB",
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "dvc")},
         "batch_size": batch_size,
         "rounds": rounds,
@@ -225,7 +233,7 @@ def main() -> None:
     if SLIM in runs:
         results["versions"] |= runs[SLIM][0]["versions"]
     results["targets"] = targets(results)
-    path = RESULTS / f"{kind_of(here)}.json"
+    path = RESULTS / f"{re.sub('[^A-Za-z0-9]+', '-', chip)}.json"
     write(path, (json.dumps(results, indent=1) + "\n").encode())
     write(README, between(README.read_text(), "results", every_text()).encode())
     print(f"{text(results)}\nwritten to {path}")
