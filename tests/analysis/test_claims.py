@@ -338,12 +338,10 @@ def test_what_is_described_beside_the_judgement() -> None:
     tuned = findings(sweep=TUNING.assign(validation_accuracy=TUNING["validation_accuracy"] - 0.02))[9]
     lower = "The lower end of the range is not judged."
     assert found[9].described == (
-        "In the sweep, on the tuning seeds: 1 with batch_norm_hidden_he, 0.032 with plain_he.",
+        "In the sweep, on the tuning seeds: batch_norm_hidden_he 1; plain_he 0.032.",
         lower,
     )
-    assert (
-        tuned.described[0] == "In the sweep, on the tuning seeds: none with batch_norm_hidden_he, none with plain_he."
-    )
+    assert tuned.described[0] == "In the sweep, on the tuning seeds: batch_norm_hidden_he none; plain_he none."
 
 
 def test_p_is_adjusted_for_all_comparisons_that_the_study_measures() -> None:

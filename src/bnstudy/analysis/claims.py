@@ -590,7 +590,7 @@ def tolerance(results: Results) -> Claim:
     found = ratio(*sides, null=rules.tolerance_ratio, floor=0.0)
     told = [rates(side, table["learning_rate"]) for side in sides]
     tuned = [
-        f"{rates(largest_rates(rows, target), rows['learning_rate'])} with {network}"
+        f"{network} {rates(largest_rates(rows, target), rows['learning_rate'])}"
         for network, rows in results.sweep.groupby("network", sort=False)
     ]
     return claim(
@@ -600,7 +600,7 @@ def tolerance(results: Results) -> Claim:
             f"without: a ratio of {RATIO.text(found)}.",
             found.p,
             (
-                f"In the sweep, on the tuning seeds: {', '.join(tuned)}.",
+                f"In the sweep, on the tuning seeds: {'; '.join(tuned)}.",
                 "The lower end of the range is not judged.",
             ),
         )
