@@ -72,11 +72,12 @@ def plan_in(repo: Repo, trial: Path) -> Plan:
     found = Plan([], [], [], {stage.addressing: stage.cmd for stage in graph})
     planned, lacking = set[Any](), dict[Any, None]()  # the latter in order
     resolved = dict[str, str]()  # path of a file that will differ: the stage that writes it
+    done = list[str]()  # outputs in `trial`
     for stage in nx.dfs_postorder_nodes(graph):
         files = [file for file in (*stage.deps, *stage.outs) if not isinstance(file, ParamsDependency)]
         status = {file: state for file in files for state in file.status().values()}
         status |= {dep: "deleted" for dep in stage.deps if status.get(dep) == "modified" and lacks_outputs(dep, graph)}
-        why = tuple(reasons(stage, status, resolved, trial))
+        why = tuple(reasons(stage, status, resolved, done, trial))
         missing = {file for file, state in status.items() if state in MISSING}
         above = planned & nx.descendants(graph, stage)
         if why or above:
@@ -88,6 +89,7 @@ def plan_in(repo: Repo, trial: Path) -> Plan:
                 planned.add(stage)
             else:
                 resolved |= dict.fromkeys(differ, stage.addressing)
+                done += [str(out) for out in stage.outs]
         if missing & set(stage.outs) and not why:
             if above or lacking.keys() & nx.descendants(graph, stage) or not stage.outs_cached():
                 found.missing.append(stage.addressing)
@@ -134,7 +136,9 @@ def below(above: set[Any]) -> str:
     return f"where the outputs of {' and '.join(kinds)} come out different"
 
 
-def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial: Path) -> Iterator[str]:
+def reasons(
+    stage: Any, status: dict[Any, str], resolved: dict[str, str], done: list[str], trial: Path
+) -> Iterator[str]:
     """Why DVC runs `stage` even with --allow-missing, once settings are as resolved in `trial`."""
     if not any(dep.hash_info for dep in stage.deps):
         yield "not in dvc.lock: new, or never run"
@@ -144,7 +148,7 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial:
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             yield from changed_params(dep)
-    follow = [dep for dep in stage.deps if reads(resolved, [dep])]
+    follow = [dep for dep in stage.deps if reads(done, [dep])]
     for file, state in status.items():
         if state in MISSING or file in follow:
             continue
@@ -155,6 +159,9 @@ def reasons(stage: Any, status: dict[Any, str], resolved: dict[str, str], trial:
     changed = [dep for dep in follow if found_md5(trial / str(dep)) != dep.hash_info.value]
     for by in sorted({by for name, by in resolved.items() if reads({name}, changed)}):
         yield f"{by} resolves other settings"
+    for dep in changed:
+        if not reads(resolved, [dep]):
+            yield f"{dep} modified{edited(str(dep))}"
 
 
 def changed_params(dep: ParamsDependency) -> Iterator[str]:
@@ -201,10 +208,11 @@ def restorable(stage: Any, resolved: dict[str, str], trial: Path) -> bool:
 
 
 def lacks_outputs(folder: Any, graph: nx.DiGraph) -> bool:
-    """Whether a folder is as dvc.lock names it, but for outputs of other stages that are not here."""
-    inside = [out for stage in graph for out in stage.outs if str(out).startswith(f"{folder}/")]
-    hashes = {str(out).removeprefix(f"{folder}/"): out.hash_info.value for out in inside}
-    return folder_md5(hashes) == folder.hash_info.value and not all(out.exists for out in inside)
+    """Whether a folder is as dvc.lock names it, but for outputs of other stages that are not here, or changed."""
+    outs = (out for stage in graph for out in stage.outs)
+    inside = {str(out): out.hash_info.value for out in outs if str(out).startswith(f"{folder}/")}
+    hashes = {name.removeprefix(f"{folder}/"): value for name, value in inside.items()}
+    return folder_md5(hashes) == folder.hash_info.value and set(contents(Path(str(folder)), Path())) <= inside.keys()
 
 
 def md5(content: bytes) -> str:
@@ -254,15 +262,17 @@ def wrapped(words: list[str], width: int) -> list[str]:
 def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> str:
     """How long `stages` take one after the other: for each the median of what earlier runs of its script logged.
 
-    Where none has run here, of what they took where the committed study was made. `over`: of some nothing is known.
+    Of a script of which none has run here, of what it took where the committed study was made. `over`: of some nothing
+    is known.
     """
     scripts = Counter(found[1] for stage in stages if (found := re.search(r"(\w+)\.py", known.commands[stage])))
     took = {name: [json.loads(log.read_text())["seconds"] for log in (logs / name).rglob("*.json")] for name in scripts}
-    by = "by earlier logs"
-    if not any(took.values()) and cost.exists():
-        by = "by what MNIST took"
-        for run in csv.DictReader(cost.read_text().splitlines()):
-            took.get(run["run"].partition("/")[0], []).append(float(run["seconds"]))
+    known_here, committed = {name for name in took if took[name]}, set[str]()
+    for row in csv.DictReader(cost.read_text().splitlines()) if cost.exists() else ():
+        if (name := row["run"].partition("/")[0]) in took.keys() - known_here:
+            took[name].append(float(row["seconds"]))
+            committed.add(name)
+    by = "by what MNIST took" if not known_here else "by logs and MNIST's" if committed else "by earlier logs"
     total = sum(count * statistics.median(took[name] or [0]) for name, count in scripts.items())
     unknown = any(name in RUNS and not took[name] for name in scripts)
     if not total:

@@ -41,14 +41,14 @@ def test_nothing_was_ever_run(unmade: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_setting_of_one_arm_then_back(copy: Path) -> None:
     assert plan.told(planned(copy))[0].startswith("nothing to run")
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")}
-    edit(copy, "arms.he.ramp_steps", 5)
+    edit(copy, "arms.he.steps", 4)
     told = plan.told(planned(copy))
-    assert told[:3] == ["arms.he.ramp_steps: nothing → 5", "  will run  check, tune", "tune resolves other settings"]
+    assert told[:3] == ["arms.he.steps: 3 → 4", "  will run  check, tune", "tune resolves other settings"]
     assert told[3].split("  ")[1:3] == ["will run", "train@he-10, evaluate"]
     assert told[3].endswith("by earlier logs")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")} == before
     assert repro(copy) == ({"check", "tune", "train@he-10", "evaluate"}, set())
-    edit(copy, "arms.he.ramp_steps", None)
+    edit(copy, "arms.he.steps", 3)
     assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "train@he-10": RESTORE, "evaluate": RUN}
     assert repro(copy) == ({"check", "tune", "evaluate"}, {"train@he-10"})
 
@@ -110,6 +110,18 @@ def test_code_a_command_an_output_and_a_new_stage(copy: Path) -> None:
     }
 
 
+def test_a_folder_that_will_be_whole_again(copy: Path) -> None:
+    """A stage reads it, and does not run for a file in it that others write anew."""
+    (copy / "settings/train/note_plain/10.json").unlink()
+    (copy / "metrics/train/he/10.csv").write_text("cut off")
+    assert actions(planned(copy)) == {"tune": RUN, "train@he-10": RESTORE, "evaluate": MAY}
+    assert repro(copy) == ({"tune"}, {"train@he-10"})
+    (copy / "settings/train/he/old.json").touch()
+    (copy / "metrics/train/he/old.csv").touch()
+    assert actions(planned(copy)) == {"tune": RUN, "evaluate": RUN}
+    assert repro(copy) == ({"tune", "evaluate"}, set())
+
+
 def test_outputs_that_only_the_cache_has(copy: Path) -> None:
     (copy / "metrics/sweep/plain.csv").unlink()
     found = planned(copy)
@@ -155,6 +167,7 @@ def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:
     cost = tmp_path / "cost.csv"
     cost.write_text("run,seconds\ntrain/a/0,3000\ntrain/a/1,5000\nsweep/plain,10\n")
     assert plan.duration([*commands], found, tmp_path / "none", cost) == "6.7 h by what MNIST took"
+    assert plan.duration([*some.commands], some, tmp_path, cost) == "50 min by logs and MNIST's"
 
 
 NAMES = st.lists(st.from_regex(r"[a-z_]{1,12}(@[a-z_0-9.-]{1,15})?", fullmatch=True), unique=True, max_size=90)
