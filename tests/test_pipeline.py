@@ -269,7 +269,7 @@ def test_a_second_run_does_nothing_and_forced_ones_give_the_same_bytes(copy: Pat
     assert outputs(copy) == before
 
 
-def test_a_removed_seed_and_arm_leave_no_trace(copy: Path) -> None:
+def test_a_removed_seed_and_arm_are_in_no_table(copy: Path) -> None:
     edit("study", "arms", value=["note_plain"])(copy)
     edit("study", "seeds", value=[10])(copy)
     assert sorted(repro(copy)) == sorted([*CHECK, "tune", *BELOW])

@@ -118,5 +118,5 @@ def test_what_changed_since_the_rules_were_fixed_is_named() -> None:
     listed = text.partition("**Changed since then")[2].partition("**Changed before")[0]
     for section, key in changed:
         assert {f"`{section}.{key}`", f"`{section}`"} & set(re.findall("`[a-z_.]+`", listed)), f"{section}.{key}"
-    assert not [key for section, key in changed if section == "rules"]
+    assert not [key for section, key in changed if section == "rules" and key in then["rules"]]
     assert json.loads((ROOT / "docs/registered_rules.json").read_text()) == then["rules"]

@@ -21,7 +21,7 @@ def test_it_is_read_in_minutes() -> None:
 def test_its_verdicts_are_one_table() -> None:
     """As Markdown is read: without a bar before it, `1.` begins a list."""
     rows = MarkdownIt().enable("table").render(TEXT).partition("<th>claim</th>")[2].partition("</table>")[0]
-    assert re.findall(r"<td>(\d)\.", rows) == [*"123456789"]
+    assert re.findall(r"<td>(\d+)\.", rows) == [*"123456789"]
 
 
 def test_its_links_lead_somewhere() -> None:

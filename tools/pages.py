@@ -31,7 +31,7 @@ def headline(report: str) -> str:
     said = report.partition("\n\n")[2].partition("\n\n")[0].strip()
     pictures = re.findall(r"^!\[.*\]\(figures/\w+\.svg\)$", report, re.MULTILINE)[:1]
     shown = [said, *(picture.replace("](", "](report/") for picture in pictures)]
-    verdicts = re.findall(r"^\| (\d\. .+?) \|.*\| (\S .+?) \|$", report, re.MULTILINE)
+    verdicts = re.findall(r"^\| (\d+\. .+?) \|.*\| (\S .+?) \|$", report, re.MULTILINE)
     if verdicts:
         rows = [f"|{claim} | {word}|" for claim, word in verdicts]
         shown.append("\n".join(["|claim | verdict|", "|--- | ---|", *rows]))
