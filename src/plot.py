@@ -26,7 +26,7 @@ from bnstudy.records import read_plot
 LATEST = 20.0  # −ln(decay) × updates: a weight of the start of 2e-9
 DECADES = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0]
 WEIGHTS = [0.99, 0.95, 0.75, 0.5, 0.25, 0.05]  # of the start, labeled above the dip
-TARGET, FLOOR = 0.95, 0.1  # validation accuracies: a rate that reaches the first works; a diverged run has the second
+FLOOR = 0.1  # the validation accuracy of a diverged run
 DASHED = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
 COVER = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.5}  # behind a text
 
@@ -146,15 +146,15 @@ def ladder_figure(ladder: pd.DataFrame, plot: Plot) -> Drawn:
     return drawn, f"Validation accuracy, step by step. {'; '.join(said)}."
 
 
-def working(rates: Sequence[float], errors: Sequence[float]) -> list[tuple[float, float]]:
-    """The ranges of rates whose error is at most 1 - TARGET, on the line drawn in logarithms of both."""
+def working(rates: Sequence[float], errors: Sequence[float], target: float) -> list[tuple[float, float]]:
+    """The ranges of rates whose error is at most 1 - `target`, on the line drawn in logarithms of both."""
     fine = np.geomspace(rates[0], rates[-1], 5000)
-    works = np.interp(np.log(fine), np.log(rates), np.log(errors)) <= math.log(1 - TARGET)
+    works = np.interp(np.log(fine), np.log(rates), np.log(errors)) <= math.log(1 - target)
     turns = np.flatnonzero(np.diff(np.concatenate([[False], works, [False]])))
     return [(float(fine[start]), float(fine[end - 1])) for start, end in turns.reshape(-1, 2)]
 
 
-def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
+def rates_figure(rates: pd.DataFrame, plot: Plot, target: float) -> Drawn:
     """Error against learning rate, one line per network: the mean over the seeds; below, which rates work."""
     if rates.empty:
         return None
@@ -170,14 +170,14 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
         axes.plot(mean, linewidth=1.8, **look)
         axes.plot(rows["learning_rate"], rows["error"], "_", color=color, markersize=10)
         ranges.plot(0.01, place, transform=beside, **look)
-        found = working(list(mean.index), list(mean))
+        found = working(list(mean.index), list(mean), target)
         for low, high in found:
             ranges.hlines(place, low, high, color=color, linewidth=5)
             for end, side, text in ((low, "right", f"{low:.2g}  "), (high, "left", f"  {high:.2g}")):
                 if end in (tried[0], tried[-1]):
                     ranges.plot(end, place, "<" if side == "right" else ">", color=color, markersize=9, clip_on=False)
                 else:
-                    axes.plot(end, 1 - TARGET, "|", color=INK, markersize=11)
+                    axes.plot(end, 1 - target, "|", color=INK, markersize=11)
                     ranges.text(end, place, text, ha=side, va="center")
         if not found:
             ranges.text(tried[len(tried) // 2], place, "none of those tried", ha="center", va="center", color=GREY)
@@ -190,17 +190,17 @@ def rates_figure(rates: pd.DataFrame, plot: Plot) -> Drawn:
     if not lost.empty:
         axes.plot(lost["learning_rate"], lost["error"], "x", color=INK, markersize=8)
         axes.text(tried[0], 1 - FLOOR, "× diverged", va="center", color=GREY)
-    axes.axhline(1 - TARGET, **DASHED)
+    axes.axhline(1 - target, **DASHED)
     axes.set(xscale="log", ylabel="validation accuracy")
     style.error_axis(axes)
     style.ticks(ranges.xaxis, tried, [f"{rate:g}" for rate in tried])
     style.ticks(ranges.yaxis, range(len(networks)), networks)
     ranges.set(xlabel="learning rate", ylim=(len(networks) - 0.4, -0.6))
-    ranges.set_title(f"rates that reach {TARGET:.0%}", loc="left", fontsize="medium", color=GREY)
+    ranges.set_title(f"rates that reach {target:.0%}", loc="left", fontsize="medium", color=GREY)
     ranges.grid(visible=False)
     ranges.spines["left"].set_visible(False)
     ranges.tick_params(axis="y", length=0)
-    return drawn, f"Validation accuracy against learning rate. {TARGET:.0%} is reached at rates of: {'; '.join(said)}."
+    return drawn, f"Validation accuracy against learning rate. {target:.0%} is reached at rates of: {'; '.join(said)}."
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
         figures = {
             "dip": dip_figure(dip, mechanism, plot),
             "ladder": ladder_figure(ladder, plot),
-            "rates": rates_figure(rates, plot),
+            "rates": rates_figure(rates, plot, params.rules.tolerance_target),
         }
         for name, figure in figures.items():
             if figure:

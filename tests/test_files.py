@@ -79,7 +79,9 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path: Path, ended: int) -> None
     assert names(tmp_path) == ["a", "a/target", "a/target/new"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), ValueError("x"), OSError(errno.ENOSPC, "No space left", "half")]
+)
 def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "target"
     target.mkdir()

@@ -21,6 +21,7 @@ from bnstudy.params import Name, Network, Seed, argument, load
 from conftest import ROOT, run
 
 COMMITTED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+NETWORKS = ", ".join(COMMITTED["networks"])
 
 KeyPath = tuple[str, ...]
 
@@ -119,15 +120,24 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         (
             "sweep.networks",
             ["plain", "batch_norm_hidden", "batch_norm", "plan"],
-            "sweep.networks: plan is not one of plain, plain_he, batch_norm_hidden, batch_norm_hidden_he, batch_norm, "
-            "batch_norm_he, layer_norm_hidden_he, group_norm_hidden_he; did you mean plain?",
+            f"sweep.networks: plan is not one of {NETWORKS}; did you mean plain?",
         ),
         (
             "arms.he.network",
             "plane",
-            "arms.he.network: plane is not one of without, hidden, everywhere, plain, plain_he, "
-            "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he, layer_norm_hidden_he, "
-            "group_norm_hidden_he; did you mean plain?",
+            f"arms.he.network: plane is not one of without, hidden, everywhere, {NETWORKS}; did you mean plain?",
+        ),
+        (
+            "arms.same_rate.rate",
+            "own",
+            "arms.same_rate: claims take it for network hidden at the rate baseline, without ramp_steps; "
+            "give another arm a name of its own",
+        ),
+        (
+            "arms.he_ramp.ramp_steps",
+            None,
+            "arms.he_ramp: claims take it for network plain_he at the rate note, with ramp_steps; "
+            "give another arm a name of its own",
         ),
         ("arms.he.rate", "ours", "arms.he.rate: 'ours' is not a rate above 0 or note, own or baseline"),
         ("networks.plain.rate", "own", "networks.plain.rate: 'own' is not a rate above 0 or the word chosen"),
@@ -142,9 +152,7 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
             ["hidden", "everywhere"],
             "\n".join(
                 [
-                    "arms.baseline.network: without is not one of hidden, everywhere, plain, plain_he, "
-                    "batch_norm_hidden, batch_norm_hidden_he, batch_norm, batch_norm_he, layer_norm_hidden_he, "
-                    "group_norm_hidden_he",
+                    f"arms.baseline.network: without is not one of hidden, everywhere, {NETWORKS}",
                     "arms.same_rate.rate: baseline takes without in refine.finalists",
                     "tolerance.contestants: without takes without in refine.finalists",
                     "batch.contestants: without takes without in refine.finalists",

@@ -210,7 +210,7 @@ def test_a_rate_works_where_the_drawn_line_lies_above_the_target(errors: list[fl
     place = data.draw(st.floats(0, len(errors) - 1))
     before = min(int(place), len(errors) - 2)
     error = errors[before] ** (1 - place + before) * errors[before + 1] ** (place - before)  # on a line in logarithms
-    rate, found = 10 ** (place / 2 - 3), plot.working(rates, errors)
+    rate, found = 10 ** (place / 2 - 3), plot.working(rates, errors, 0.95)
     if error < 0.05 * 0.95:
         assert any(low / 1.01 <= rate <= high * 1.01 for low, high in found)
     if error > 0.05 * 1.05:
@@ -219,15 +219,15 @@ def test_a_rate_works_where_the_drawn_line_lies_above_the_target(errors: list[fl
 
 
 def test_ranges_are_those_between_the_crossings() -> None:
-    ((low, high),) = plot.working([0.01, 0.1, 1.0], [0.5, 0.005, 0.5])  # a hundredth in a decade: half-way
+    ((low, high),) = plot.working([0.01, 0.1, 1.0], [0.5, 0.005, 0.5], 0.95)  # a hundredth in a decade: half-way
     assert (low, high) == pytest.approx((10**-1.5, 10**-0.5), rel=0.01)
-    assert plot.working([0.1, 1.0], [0.01, 0.02]) == [pytest.approx((0.1, 1.0))]
-    assert plot.working([0.1, 1.0], [0.2, 0.3]) == []
+    assert plot.working([0.1, 1.0], [0.01, 0.02], 0.95) == [pytest.approx((0.1, 1.0))]
+    assert plot.working([0.1, 1.0], [0.2, 0.3], 0.95) == []
 
 
 def test_rates_show_means_single_seeds_and_diverged_runs_at_the_floor(folder: Path) -> None:
     rates = table("rates")
-    figure, seen = plot.rates_figure(rates, SIZE) or pytest.fail("not drawn")
+    figure, seen = plot.rates_figure(rates, SIZE, 0.95) or pytest.fail("not drawn")
     axes, ranges = figure.axes
     means = [line for line in axes.lines if line.get_linewidth() == 1.8]
     for line, network, accuracies in zip(means, NETWORKS, ACCURACIES, strict=True):
@@ -246,6 +246,7 @@ def test_rates_show_means_single_seeds_and_diverged_runs_at_the_floor(folder: Pa
     assert "none of those tried" in texts(figure)
     open_ends = [line.get_marker() for line in ranges.lines if xy(line)[0] == [RATES[-1]]]
     assert open_ends == [">", ">"]
+    assert "99% is reached at rates of: plain at none" in (plot.rates_figure(rates, SIZE, 0.99) or (None, ""))[1]
 
 
 # Any study
@@ -264,7 +265,7 @@ def test_texts_of_the_pictures_lie_inside_them(folder: Path) -> None:
         found = [
             plot.dip_figure(table("dip"), table("mechanism"), SIZE),
             plot.ladder_figure(table("ladder"), SIZE),
-            plot.rates_figure(table("rates"), SIZE),
+            plot.rates_figure(table("rates"), SIZE, 0.95),
         ]
         for figure, _ in filter(None, found):
             FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]

@@ -305,8 +305,8 @@ def test_batch_sizes_are_compared_over_pairs_of_a_seed(copy: Path) -> None:
     ):
         cells = [f"{accuracy}% at the rate 0.1{edge}" for accuracy in (without, with_it)]
         assert f"<td>{size}</td><td>{cells[0]}</td><td>{cells[1]}</td><td>{difference}</td>" in page
-    table = (copy / "plots/batch.csv").read_text().splitlines()
-    (copy / "plots/batch.csv").write_text("\n".join(line for line in table if not line.startswith("without")))
+    table = (copy / "plots/batch.csv").read_text().splitlines(keepends=True)
+    (copy / "plots/batch.csv").write_text("".join(line for line in table if not line.startswith("without")))
     report.main()
     assert "<td>64</td><td></td><td>95.25% at the rate 0.1 (the lowest tried)</td><td></td>" in text_of(copy, PAGES[0])
 

@@ -58,8 +58,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             shutil.rmtree(target)
         part.rename(target)
-    except OSError as error:  # that of a full disk names no file
-        raise OSError(error.errno, error.strerror, error.filename or str(target)) from None
+    except OSError as error:  # that of a full disk names no file, that of a folder's removal no folder
+        raise OSError(error.errno, error.strerror, str(target)) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -336,6 +336,17 @@ class Runtime(Section):
     launch: Launch
 
 
+# What claims and pictures take the arms that they name for: the network, the rate, and whether it is ramped up.
+NAMED_ARMS: dict[str, tuple[str, str | float, bool]] = {
+    "note_plain": ("plain", "note", False),
+    "plain_own_rate": ("plain", "own", False),
+    "he": ("plain_he", "note", False),
+    "he_ramp": ("plain_he", "note", True),
+    "baseline": ("without", "own", False),
+    "same_rate": ("hidden", "baseline", False),
+    "own_rate": ("hidden", "own", False),
+    "everywhere": ("everywhere", "own", False),
+}
 NEW_NETWORK = "`{}: {{normalization: none, initializer: he, rate: chosen}}` under `networks`"
 NEW_ARM = "`{}: {{network: plain, rate: own, steps: 700}}` under `arms`"
 
@@ -377,9 +388,15 @@ class Params(Section):
         for finalist in self.refine.finalists:
             if finalist not in swept:
                 yield f"refine.finalists: {finalist} takes a network of that kind in sweep.networks"
-        arms = {f"arms.{name}": self.arms[name] for name in self.study.arms if name in self.arms}
-        for key, arm in (arms | {"averages": self.averages}).items():
-            yield from self.cannot_resolve(key, arm)
+        for name in (name for name in self.study.arms if name in self.arms):
+            arm = self.arms[name]
+            faults = list(self.cannot_resolve(f"arms.{name}", arm))
+            network, rate, ramped = NAMED_ARMS.get(name, (arm.network, arm.rate, bool(arm.ramp_steps)))
+            if not faults and (arm.network, arm.rate, bool(arm.ramp_steps)) != (network, rate, ramped):
+                taken = f"network {network} at the rate {rate}, {'with' if ramped else 'without'} ramp_steps"
+                faults = [f"arms.{name}: claims take it for {taken}; give another arm a name of its own"]
+            yield from faults
+        yield from self.cannot_resolve("averages", self.averages)
         finalists = {{"hidden": "with", "everywhere": "with"}.get(name, name) for name in self.refine.finalists}
         for key, contestants in (("tolerance", self.tolerance.contestants), ("batch", self.batch.contestants)):
             for contestant in contestants:

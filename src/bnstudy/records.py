@@ -3,6 +3,7 @@
 Only files that the parameters name are read: those of removed arms and seeds may still lie beside them.
 """
 
+import io
 from itertools import product
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -185,11 +186,18 @@ def read_rows(path: Path, row: type[Row]) -> pd.DataFrame:
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     try:
-        table: pd.DataFrame = pd.read_csv(path, **options)
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("it ends within a line")
+        table: pd.DataFrame = pd.read_csv(io.StringIO(text), **options)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); `dvc repro` writes it") from None
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); `dvc repro` or `git restore` brings it back"
+        ) from None
     except ValueError as error:
-        raise BadInput(f"{path}: is not a table ({' '.join(str(error).split())}); `dvc repro` writes it anew") from None
+        raise BadInput(
+            f"{path}: is not a table ({' '.join(str(error).split())}); `dvc repro` or `git restore` brings it back"
+        ) from None
     return table
 
 

@@ -105,7 +105,9 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); `dvc repro` writes it") from None
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); `dvc repro` or `git restore` brings it back"
+        ) from None
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise BadInput(f"{path}: {fault['msg'] if fault['type'] == 'json_invalid' else describe(fault)}") from None

@@ -359,6 +359,13 @@ def test_p_is_adjusted_for_all_comparisons_that_the_study_measures() -> None:
     assert found[9].adjusted_p == pytest.approx(7 * least, rel=1e-5)
 
 
+@pytest.mark.parametrize(("key", "value"), [("rate", "own"), ("network", "batch_norm_he")])
+def test_the_notes_pair_is_the_notes(key: str, value: str) -> None:
+    other = PARAMS.model_copy(update={"averages": PARAMS.averages.model_copy(update={key: value})})
+    verdicts = [finding.verdict for finding in judge(CLAIMS, replace(HELD, params=other))]
+    assert verdicts == ["not measured", *["holds"] * 8]
+
+
 @pytest.mark.parametrize(("to_95", "second"), [({"same_rate": 80, "own_rate": 20}, False), ({"own_rate": 58}, True)])
 def test_the_third_claims_p_is_the_larger_of_its_two(to_95: dict[str, float], second: bool) -> None:
     table = curves(**to_95)

@@ -234,8 +234,8 @@ def flip_cached_and_remove(study: Path) -> None:
             id="a figure in it",
         ),
         pytest.param(
-            lambda study: edit(study, "arms.he.ramp_steps", 5),
-            {"dvc.lock": "nothing → 5 (tune); tune resolves other settings (train@he-10, evaluate)"},
+            lambda study: edit(study, "arms.he.steps", 4),
+            {"dvc.lock": "3 → 4 (tune); tune resolves other settings (train@he-10, evaluate)"},
             id="a parameter",
         ),
         pytest.param(
