@@ -387,6 +387,22 @@ def test_the_eighth_claims_p_is_of_the_gain_that_it_claims() -> None:
     assert p > 0.05
 
 
+@pytest.mark.parametrize(
+    ("claim", "rule", "runs"),
+    [
+        (2, "contest_ratio", {"curves": curves(own_rate=80)}),
+        (9, "tolerance_ratio", {"tolerance": tolerance(lambda seed: 0.1 if seed < 13 else 0.32, lambda _: 0.032)}),
+    ],
+)
+def test_the_p_of_a_ratio_is_of_the_one_that_the_rule_names(claim: int, rule: str, runs: dict[str, Any]) -> None:
+    """These ratios lie between 1 and the rule: they speak against 1, and do not speak for the claim."""
+    other = PARAMS.model_copy(update={"rules": RULES.model_copy(update={rule: 1.0})})
+    p, against_1 = (judge(CLAIMS, replace(HELD, params=params, **runs))[claim - 1].p for params in (PARAMS, other))
+    assert p == 1
+    assert against_1 is not None
+    assert against_1 < 0.05
+
+
 def test_rates_that_are_known_on_one_side_alone() -> None:
     """Where no rate works, the largest that does may be any small one."""
     (part,) = findings(tolerance=tolerance(lambda _: 0.0, lambda _: 0.0))[9].parts
