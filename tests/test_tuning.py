@@ -105,6 +105,7 @@ def test_edges() -> None:
 
 def test_a_rate_times_a_factor_is_a_short_number() -> None:
     assert times(0.032, 1.8) == 0.0576
+    assert times(0.032, 0.56) == 0.0179  # of 0.01792
 
 
 @pytest.fixture(scope="module")
