@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bnstudy.analysis import headline
 from bnstudy.analysis.claim import POINTS, Finding, Results, judge
-from bnstudy.analysis.claims import CLAIMS, DISTANCES, bottom, contest, exit_time, largest_rate, note
+from bnstudy.analysis.claims import CLAIMS, DISTANCES, bottom, contest, exit_time, gap, largest_rate, note
 from bnstudy.analysis.crossing import Crossing
 from bnstudy.analysis.inference import equivalence_p, estimate
 from bnstudy.engine.grid import grid
@@ -475,6 +475,14 @@ def test_exit_from_the_gap() -> None:
     assert exit_time(apart, 0.6) == Crossing(0, 5)
     assert exit_time(-apart, 0.01) == Crossing(20, 40, 40)  # better than by precise statistics is as far off
     assert exit_time(apart, 0.001) == Crossing(80, math.inf)
+
+
+def test_a_gap_of_a_point_is_within_a_point() -> None:
+    """Though 0.97 - 0.96 is more, as computers subtract."""
+    kinds = ("precise", None, 0.97), ("moving", 0.9, 0.96)
+    rows = [(10, *AveragesRow(5, name, decay, 0.1, accuracy)) for name, decay, accuracy in kinds]
+    results = replace(HELD, averages=pd.DataFrame(rows, columns=HELD.averages.columns))
+    assert exit_time(gap(results, 10, 0.9), 0.01) == Crossing(0, 5)
 
 
 @pytest.mark.parametrize(
