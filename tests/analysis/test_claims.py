@@ -486,18 +486,18 @@ def test_a_gap_of_a_point_is_within_a_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reaches", "expected"),
+    ("accuracies", "expected"),
     [
-        ([1, 1, 0, 0], (0.1, 1.0)),
-        ([0, 1, 0, 0.9], (0.1, 1.0)),  # the last is luck
-        ([0.9, 0, 1, 0], (1.0, 10.0)),  # the second is bad luck
-        ([0, 0, 0, 0], (0.0, 0.01)),
-        ([1, 1, 1, 1], (10.0, math.inf)),
+        ([0.99, 0.99, 0.9, 0.9], (0.1, 1.0)),
+        ([0.99, 0.95, 0.9, 0.9], (0.1, 1.0)),  # the target itself is enough
+        ([0.9, 0.99, 0.9, 0.98], (0.1, 1.0)),  # the last is luck
+        ([0.98, 0.9, 0.99, 0.9], (1.0, 10.0)),  # the second is bad luck
+        ([0.9, 0.9, 0.9, 0.9], (0.0, 0.01)),
+        ([0.99, 0.99, 0.99, 0.99], (10.0, math.inf)),
     ],
 )
-def test_the_largest_rate_is_an_interval(reaches: list[float], expected: tuple[float, float]) -> None:
-    rates = [0.01, 0.1, 1.0, 10.0]
-    table = pd.DataFrame({"learning_rate": rates, "validation_accuracy": [0.9 + 0.09 * one for one in reaches]})
+def test_the_largest_rate_is_an_interval(accuracies: list[float], expected: tuple[float, float]) -> None:
+    table = pd.DataFrame({"learning_rate": [0.01, 0.1, 1.0, 10.0], "validation_accuracy": accuracies})
     found = largest_rate(table, 0.95)
     assert (found.after, found.by) == expected
 
