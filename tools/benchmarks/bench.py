@@ -32,6 +32,7 @@ from bnstudy import BadInput, run
 from bnstudy.engine.data import load_split
 from bnstudy.engine.device import environment
 from bnstudy.files import write
+from bnstudy.launch import kind_of
 from pages import between
 
 HERE = Path(__file__).resolve().parent
@@ -208,10 +209,10 @@ def main() -> None:
         return {str(value): once(name, f"{option}={value}", blocks=-(-LENGTH[mode][1] // 4))["s"] for value in values}
 
     here, memory = environment(torch.device(device)), psutil.virtual_memory().total / 2**30
-    chip = str(here["gpu"] or f"{here['processor']}{family()}")
+    here["processor"] = f"{here['processor']}{family()}"
     results: Record = {
         "device": device,
-        "hardware": f"{chip}, {cores} CPU cores, {memory:.0f} GiB",
+        "hardware": f"{here['gpu'] or here['processor']}, {cores} CPU cores, {memory:.0f} GiB",
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "dvc")},
         "batch_size": batch_size,
         "rounds": rounds,
@@ -233,7 +234,7 @@ def main() -> None:
     if SLIM in runs:
         results["versions"] |= runs[SLIM][0]["versions"]
     results["targets"] = targets(results)
-    path = RESULTS / f"{re.sub('[^A-Za-z0-9]+', '-', chip)}.json"
+    path = RESULTS / f"{kind_of(here)}.json"
     write(path, (json.dumps(results, indent=1) + "\n").encode())
     write(README, between(README.read_text(), "results", every_text()).encode())
     print(f"{text(results)}\nwritten to {path}")
