@@ -76,7 +76,7 @@ def plan_in(repo: Repo, trial: Path) -> Plan:
     for stage in nx.dfs_postorder_nodes(graph):
         files = [file for file in (*stage.deps, *stage.outs) if not isinstance(file, ParamsDependency)]
         status = {file: state for file in files for state in file.status().values()}
-        status |= {dep: "deleted" for dep in stage.deps if status.get(dep) == "modified" and lacks_outputs(dep, graph)}
+        status |= {dep: "deleted" for dep in stage.deps if status.get(dep) == "modified" and made_whole(dep, graph)}
         why = tuple(reasons(stage, status, resolved, done, trial))
         missing = {file for file, state in status.items() if state in MISSING}
         above = planned & nx.descendants(graph, stage)
@@ -123,8 +123,12 @@ def resolve(stage: Any, trial: Path) -> set[str] | None:
 
 def contents(path: Path, root: Path) -> dict[str, bytes]:
     """The bytes of a file, or of all files in a folder, by their names below `root`."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = [path] if path.is_file() else files_in(path)
     return {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def below(above: set[Any]) -> str:
@@ -207,12 +211,12 @@ def restorable(stage: Any, resolved: dict[str, str], trial: Path) -> bool:
     return True
 
 
-def lacks_outputs(folder: Any, graph: nx.DiGraph) -> bool:
-    """Whether a folder is as dvc.lock names it, but for outputs of other stages that are not here, or changed."""
+def made_whole(folder: Any, graph: nx.DiGraph) -> bool:
+    """Whether a folder will be as dvc.lock names it, once other stages made their outputs in it again."""
     outs = (out for stage in graph for out in stage.outs)
     inside = {str(out): out.hash_info.value for out in outs if str(out).startswith(f"{folder}/")}
     hashes = {name.removeprefix(f"{folder}/"): value for name, value in inside.items()}
-    return folder_md5(hashes) == folder.hash_info.value and set(contents(Path(str(folder)), Path())) <= inside.keys()
+    return folder_md5(hashes) == folder.hash_info.value and {*map(str, files_in(Path(str(folder))))} <= inside.keys()
 
 
 def md5(content: bytes) -> str:
@@ -227,8 +231,7 @@ def folder_md5(files: dict[str, str]) -> str:
 
 def found_md5(path: Path) -> str | None:
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return folder_md5({file.relative_to(path).as_posix(): md5(file.read_bytes()) for file in files})
+        return folder_md5({file.relative_to(path).as_posix(): md5(file.read_bytes()) for file in files_in(path)})
     return md5(path.read_bytes()) if path.is_file() else None
 
 
@@ -267,12 +270,12 @@ def duration(stages: list[str], known: Plan, logs: Path, cost: Path = COST) -> s
     """
     scripts = Counter(found[1] for stage in stages if (found := re.search(r"(\w+)\.py", known.commands[stage])))
     took = {name: [json.loads(log.read_text())["seconds"] for log in (logs / name).rglob("*.json")] for name in scripts}
-    known_here, committed = {name for name in took if took[name]}, set[str]()
+    new = {name for name in took if not took[name]}
     for row in csv.DictReader(cost.read_text().splitlines()) if cost.exists() else ():
-        if (name := row["run"].partition("/")[0]) in took.keys() - known_here:
+        if (name := row["run"].partition("/")[0]) in new:
             took[name].append(float(row["seconds"]))
-            committed.add(name)
-    by = "by what MNIST took" if not known_here else "by logs and MNIST's" if committed else "by earlier logs"
+    mixed = any(took[name] for name in new)
+    by = "by what MNIST took" if new == took.keys() else "by logs and MNIST's" if mixed else "by earlier logs"
     total = sum(count * statistics.median(took[name] or [0]) for name, count in scripts.items())
     unknown = any(name in RUNS and not took[name] for name in scripts)
     if not total:
