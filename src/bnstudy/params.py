@@ -337,7 +337,7 @@ class Runtime(Section):
 
 
 # What claims and pictures take the arms that they name for: the network, the rate, and whether it is ramped up.
-NAMED_ARMS: dict[str, tuple[str, str | float, bool]] = {
+NAMED_ARMS: dict[str, tuple[str, ArmRate, bool]] = {
     "note_plain": ("plain", "note", False),
     "plain_own_rate": ("plain", "own", False),
     "he": ("plain_he", "note", False),
@@ -391,8 +391,9 @@ class Params(Section):
         for name in (name for name in self.study.arms if name in self.arms):
             arm = self.arms[name]
             faults = list(self.cannot_resolve(f"arms.{name}", arm))
-            network, rate, ramped = NAMED_ARMS.get(name, (arm.network, arm.rate, bool(arm.ramp_steps)))
-            if not faults and (arm.network, arm.rate, bool(arm.ramp_steps)) != (network, rate, ramped):
+            its = arm.network, arm.rate, bool(arm.ramp_steps)
+            if not faults and its != NAMED_ARMS.get(name, its):
+                network, rate, ramped = NAMED_ARMS[name]
                 taken = f"network {network} at the rate {rate}, {'with' if ramped else 'without'} ramp_steps"
                 faults = [f"arms.{name}: claims take it for {taken}; give another arm a name of its own"]
             yield from faults

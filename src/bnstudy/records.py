@@ -14,7 +14,7 @@ from bnstudy import BadInput
 from bnstudy.engine.grid import evaluations, tested
 from bnstudy.engine.rows import AveragesRow, HistoryRow, MechanismRow, Row, ShortRow
 from bnstudy.params import Averages, Batch, Mechanism, Refine, Section, Study, Sweep, Tolerance
-from bnstudy.settings import read_json, read_setting
+from bnstudy.settings import BACK, read, read_json, read_setting
 
 METRICS, REPRODUCTIONS = Path("metrics"), Path("reproductions")
 Environment = dict[str, str | int | bool | None]  # as `bnstudy.engine.device` tells it
@@ -185,19 +185,13 @@ def read_rows(path: Path, row: type[Row]) -> pd.DataFrame:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    content = read(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
+        if not content.endswith(b"\n"):
             raise ValueError("it ends within a line")
-        table: pd.DataFrame = pd.read_csv(io.StringIO(text), **options)
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); `dvc repro` or `git restore` brings it back"
-        ) from None
+        table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
     except ValueError as error:
-        raise BadInput(
-            f"{path}: is not a table ({' '.join(str(error).split())}); `dvc repro` or `git restore` brings it back"
-        ) from None
+        raise BadInput(f"{path}: is not a table ({' '.join(str(error).split())}); {BACK}") from None
     return table
 
 

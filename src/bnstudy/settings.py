@@ -31,6 +31,7 @@ from bnstudy.params import (
 )
 
 SETTINGS = Path("settings")
+BACK = "`dvc repro` or `git restore` brings it back"
 Kind = TypeVar("Kind")
 
 
@@ -100,14 +101,19 @@ def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def read(path: Path) -> bytes:
+    """What stands in `path`; `BadInput` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); {BACK}") from None
+
+
 def read_json(path: Path, kind: type[Kind]) -> Kind:
     """What stands in `path`; `BadInput` if it cannot be read or is not of that kind."""
+    content = read(path)
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); `dvc repro` or `git restore` brings it back"
-        ) from None
+        return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise BadInput(f"{path}: {fault['msg'] if fault['type'] == 'json_invalid' else describe(fault)}") from None
