@@ -17,8 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from bnstudy.params import load
-from bnstudy.settings import Setting, setting
+from bnstudy.params import Arm, load
 
 # One thread each: two workers and their subprocesses share the cores. Before PyTorch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -42,16 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
-def setting_of(network: str = "batch_norm", steps: int = 6, batch_size: int = 16, **changes: Any) -> Setting:
-    """The setting of a network at the note's rate, small enough for a test."""
-    return setting(PARAMS, network, 0.1, steps).model_copy(update={"batch_size": batch_size} | changes)
-
-
-def write_setting(name: str, setting: Setting) -> None:
-    """`settings/<name>.json` in the working folder, as `tune` would write it."""
-    path = Path("settings", f"{name}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(setting.to_bytes())
+def arm_of(model: str = "batch_norm", steps: int = 6, batch_size: int = 16, **changes: Any) -> Arm:
+    """One of the note's models and how it is trained, small enough for a test."""
+    return PARAMS.arm(model).model_copy(update={"steps": steps, "batch_size": batch_size} | changes)
 
 
 def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -153,7 +145,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         write_params(folder, data={"source": "sample", "validation_size": 500})
-        for script in ("check", "fetch", "prepare"):
+        for script in ("fetch", "prepare"):
             run(folder, sys.executable, str(ROOT / f"src/{script}.py"))
 
     return once(shared(tmp_path_factory, "prepared"), make)

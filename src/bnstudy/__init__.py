@@ -1,5 +1,6 @@
 """A reproducible study of batch normalization on MNIST: what the scripts in `src/`, one per DVC stage, share."""
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,9 @@ def run(main: Callable[[], None]) -> None:
     A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a − must not fail a stage after its work
     try:
         main()
     except (BadInput, OSError) as error:

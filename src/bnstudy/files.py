@@ -65,6 +65,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def forget_finished(folder: str) -> None:
-    """Remove the states of finished runs in `checkpoints/<folder>`: DVC has recorded those runs by now."""
+    """Remove the saved states of finished runs in `checkpoints/<folder>`: DVC has recorded those runs by now."""
     for path in Path("checkpoints", folder).rglob("*.finished"):
-        path.unlink(missing_ok=True)
+        path.with_suffix(".state").unlink(missing_ok=True)
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        path.unlink()

@@ -18,24 +18,26 @@ SECONDS = 30.0  # between two lines where there is no terminal
 
 
 class Progress:
-    """The progress of the training `name`, of `steps` updates: a bar on a terminal, else a line now and then."""
+    """The progress of the training `name`, of `steps` updates: a bar on a terminal, else a line now and then.
 
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps, self.batch_size = name, steps, batch_size(name)
-        self.bar = tqdm(total=steps, desc=name, unit="update", disable=None, smoothing=0.05, leave=False)
+    With `tensorboard`, losses and accuracies too, in logs/tensorboard/, one writer per split, as the note did.
+    """
+
+    def __init__(self, name: str, steps: int, batch_size: int, *, tensorboard: bool = False) -> None:
+        self.name, self.steps, self.batch_size = name, steps, batch_size
+        form = "{desc} {bar:10} {n}/{total} updates, {remaining} left{postfix}"
+        self.bar = tqdm(total=steps, desc=name, disable=None, smoothing=0.05, leave=False, bar_format=form)
         self.started = self.said = time.monotonic()
         self.first = 0  # updates that were made before
-        self.writers = dict[str, Any]()  # TensorBoard's
+        self.writers = dict[str, Any]()
+        if tensorboard:
+            from tensorboard.summary import Writer
 
-    def to_tensorboard(self) -> None:
-        """From here on, also write losses and accuracies for TensorBoard, one writer per split, as the note did."""
-        from tensorboard.summary import Writer
-
-        splits = ("train", "validation", "test")
-        self.writers = {split: Writer(f"logs/tensorboard/{self.name}/{split}") for split in splits}
+            splits = ("train", "validation", "test")
+            self.writers = {split: Writer(f"logs/tensorboard/{name}/{split}") for split in splits}
 
     def resumed(self, step: int) -> None:
-        print(f"{self.name}: going on after step {step}", file=sys.stderr)
+        print(f"{self.name}: going on after update {step}", file=sys.stderr)
         self.first = step
         self.bar.update(step)
 
@@ -51,9 +53,8 @@ class Progress:
             self.writers[split].flush()
         now = time.monotonic()
         rate = (row.step - self.first) / (now - self.started)
-        text = f"loss {row.train_loss:.4g}, validation accuracy {row.validation_accuracy:.2%}"
-        if self.batch_size:
-            text += f", {(self.bar.format_dict['rate'] or rate) * self.batch_size:,.0f} images/s"
+        images = (self.bar.format_dict["rate"] or rate) * self.batch_size
+        text = f"loss {row.train_loss:.4g}, validation {row.validation_accuracy:.2%}, {images:,.0f} images/s"
         self.bar.set_postfix_str(text, refresh=False)
         if self.bar.disable and now - self.said > SECONDS and row.step < self.steps:
             left = (self.steps - row.step) / rate
@@ -64,14 +65,6 @@ class Progress:
         self.bar.close()
         for writer in self.writers.values():
             writer.close()
-
-
-def batch_size(name: str) -> int | None:
-    """Images per update of the training `name`, by its setting or the one that it shares; None if none is named so."""
-    for path in (Path("settings", f"{part}.json") for part in (name, *Path(name).parents)):
-        with suppress(OSError, ValueError, KeyError):
-            return int(json.loads(path.read_text(encoding="utf-8"))["batch_size"])
-    return None
 
 
 def log(name: str, environment: dict[str, Any], started: float) -> float:

@@ -1,7 +1,6 @@
 """The fast path of a CPU beside the plain network, and its loops beside PyTorch's operations, bit for bit."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import torch
 from torch import Tensor
 
 from bnstudy.engine import fast_cpu
-from bnstudy.engine.fast_cpu import Cache, crelu_pool, pool, pooled, product, unpool
+from bnstudy.engine.fast_cpu import Cache, crelu_pool, pool, pooled, unpool
 from bnstudy.engine.network import Network, Norm, initialize
-from bnstudy.settings import Variant
-from conftest import ROOT, setting_of
+from bnstudy.params import Design
+from conftest import PARAMS, ROOT, run
 
-BATCH = setting_of().network
+BATCH = PARAMS.models["batch_norm"]
 LAYER = {"normalization": "layer", "initializer": "he", "normalize_logits": False, "epsilon": 0.001}
 IMAGES_NHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8))
 
@@ -24,12 +23,12 @@ IMAGES_NHW = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 28, 
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    "variant",
-    [BATCH, setting_of("plain").network, Variant.model_validate(LAYER)],
+    "design",
+    [BATCH, PARAMS.models["plain"], Design.model_validate(LAYER)],
     ids=["batch", "none", "layer"],
 )
 def test_the_fast_path_is_the_plain_one(
-    variant: Variant, training: bool, capability: str, monkeypatch: pytest.MonkeyPatch
+    design: Design, training: bool, capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs, moving averages and all gradients in float64, as one forward and backward pass leave them."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
@@ -37,8 +36,11 @@ def test_the_fast_path_is_the_plain_one(
     upstream = torch.randn(8, 1024, generator=random, dtype=torch.float64)
     results = []
     for fast in (True, False):
-        network = Network(variant)
-        initialize(network, variant, 0)
+        network = Network(design)
+        initialize(network, design, 0)
+        for number, tensor in enumerate([*network.parameters(), *network.buffers()]):
+            if tensor.ndim == 1:  # biases and averages, else 0 and 1
+                tensor.data.uniform_(0.1, 0.9, generator=torch.Generator().manual_seed(number))
         network = network.double().train(training)
         with monkeypatch.context() as patch:
             if not fast:
@@ -47,6 +49,9 @@ def test_the_fast_path_is_the_plain_one(
         tensors = [y.detach(), *(buffer.clone() for buffer in network.buffers())]
         if training:
             (y * upstream).sum().backward()
+            gradient = network.fc1.weight.grad  # of its weight's layout, so that an update is fast
+            assert gradient is not None
+            assert gradient.is_contiguous(memory_format=torch.channels_last)
             tensors += [weight.grad for weight in network.parameters() if weight.grad is not None]
         results.append(tensors)
     assert len(results[0]) == len(results[1])
@@ -56,28 +61,6 @@ def test_the_fast_path_is_the_plain_one(
 
 def plain_crelu_pool(y: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(torch.cat([y, -y], 1).relu(), 2)
-
-
-@pytest.mark.parametrize("normalized", [True, False])
-def test_crelu_and_pooling_in_one_are_those_one_after_the_other(normalized: bool) -> None:
-    """Values, averages and all gradients, beside autograd's; a third of the pixels are 0, so that maxima are tied."""
-    random = torch.Generator().manual_seed(2)
-    x = torch.randn(6, 3, 4, 8, generator=random, dtype=torch.float64)
-    x = (x * (x.abs() > 0.4)).contiguous(memory_format=torch.channels_last)
-    upstream = torch.randn(6, 6, 2, 4, generator=random, dtype=torch.float64)
-    results = []
-    for in_one in (True, False):
-        norm = Norm(3, BATCH).double()
-        norm.bias.data = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
-        x_ = x.clone().requires_grad_()
-        layer = norm if normalized else torch.nn.Identity()
-        y = crelu_pool(layer, x_ * 1) if in_one else plain_crelu_pool(layer(x_))  # * 1: x_ stays
-        (y * upstream).sum().backward()
-        gradients = [x_.grad, norm.bias.grad] if normalized else [x_.grad]
-        results.append([y.detach(), norm.moving_mean, norm.moving_variance, *gradients])
-    for ours, theirs in zip(*results, strict=True):
-        assert ours is not None
-        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 28, 28, 16)])  # of short loops and of whole vectors
@@ -111,25 +94,19 @@ def test_the_compiled_loops_are_pytorchs_operations(shape: tuple[int, ...]) -> N
 
 def test_the_compiled_loops_leave_pytorchs_threads_alone() -> None:
     """The order of its sums, and so their bits, depend on them. In a process of its own, where threads start anew."""
-    code = """
-import torch
-from bnstudy.engine import device
-from bnstudy.engine import fast_cpu
-from bnstudy import params
-runtime = params.load().runtime.model_copy(update={"device": "cpu", "threads": 1})
-device.prepare(runtime)
-x, results = torch.randn(64, 8, 8, 4), []
-for threads in (1, 64):
-    fast_cpu.use_threads(threads)
-    results.append(fast_cpu.pooled(x, x.mean((0, 1, 2)))[0])
-assert torch.equal(*results)
-print(torch.get_num_threads())
-"""
-    environ = os.environ | {"PYTHONPATH": "src"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "1\n"
+    script = """if True:
+        import torch
+        from bnstudy.engine import device, fast_cpu
+        from conftest import PARAMS
+        device.prepare(PARAMS.runtime.model_copy(update={"device": "cpu", "threads": 1}))
+        x, results = torch.randn(64, 8, 8, 4), []
+        for threads in (1, 64):
+            fast_cpu.use_threads(threads)
+            results.append(fast_cpu.pooled(x, x.mean((0, 1, 2)))[0])
+        assert torch.equal(*results)
+        print(torch.get_num_threads())
+    """
+    assert run(ROOT, sys.executable, "-c", script, PYTHONPATH="src:tests").stdout == "1\n"
 
 
 def test_evaluation_normalizes_the_maxima_alone() -> None:
@@ -153,25 +130,6 @@ def test_what_was_written_over_is_not_read_again() -> None:
         y.sum().backward()
 
 
-@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_the_product_of_the_hidden_layer(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sum over channels and pixels, however this CPU computes it fastest; and its gradients."""
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    random = torch.Generator().manual_seed(4)
-    shapes = [(5, 3, 2, 2), (7, 3, 2, 2), (7,)]
-    x, weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in shapes)
-    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    upstream = torch.randn(5, 7, generator=random, dtype=torch.float64)
-    y = product(x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_())
-    gradients = torch.autograd.grad(y, [x, weight, bias], upstream)
-    a, b = x.detach().numpy(), weight.detach().numpy()
-    np.testing.assert_allclose(y.detach(), np.einsum("nchw,kchw->nk", a, b) + bias.detach().numpy(), rtol=1e-12)
-    expected = [np.einsum("nk,kchw->nchw", upstream, b), np.einsum("nk,nchw->kchw", upstream, a), upstream.sum(0)]
-    for gradient, other in zip(gradients, expected, strict=True):
-        np.testing.assert_allclose(gradient, other, rtol=1e-12, atol=1e-14)
-    assert gradients[1].is_contiguous(memory_format=torch.channels_last)  # as the weight, so that Adagrad is fast
-
-
 def test_batch_variance_is_right_to_float32() -> None:
     """Over as many values as a training batch has in conv1; PyTorch's own channels-last kernel is off by 1e-4."""
     x = torch.rand(1024, 28, 28, 16, generator=torch.Generator().manual_seed(3)).permute(0, 3, 1, 2) + 1
@@ -186,21 +144,11 @@ def test_a_damaged_cache_of_compiled_loops_is_compiled_again(tmp_path: Path) -> 
     assert isinstance(pool._cache, Cache)
     assert isinstance(unpool._cache, Cache)
     cache, script = tmp_path / "cache", tmp_path / "loop.py"
-    script.write_text(
-        "import numba\n"
-        "from bnstudy.engine.fast_cpu import kept\n"
-        "@kept\n"
-        "@numba.njit\n"
-        "def twice(x):\n"
-        "    return 2 * x\n"
-        "print(twice(21))\n"
-    )
-    environ = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NUMBA_CACHE_DIR": str(cache)}
+    loop = "@fast_cpu.kept\n@fast_cpu.njit\ndef twice(x):\n    return 2 * x\nprint(twice(21))\n"
+    script.write_text(f"from bnstudy.engine import fast_cpu\n{loop}")
 
     def call() -> str:
-        done = subprocess.run([sys.executable, script], env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run(tmp_path, sys.executable, str(script), PYTHONPATH=f"{ROOT}/src", NUMBA_CACHE_DIR=str(cache)).stdout
 
     cache.write_text("a file")  # no place to write
     assert call() == "42\n"

@@ -10,36 +10,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny import Spy
 
 from bnstudy.engine import training
 from bnstudy.engine.network import Network, initialize
-from bnstudy.params import LearningRate
-from bnstudy.settings import Setting, Variant
+from bnstudy.params import Design
+from conftest import PARAMS, arm_of
 
 REFERENCE = np.load(Path(__file__).with_name("slim_reference.npz"))
 # TensorFlow holds both constants in float32.
 RATE, MOMENTUM = float(np.float32(0.1)), float(np.float32(1.0 - 0.95))
-VARIANTS = {
-    "batch_norm": Variant(
-        normalization="batch",
-        initializer="truncated_normal",
-        normalize_logits=True,
-        decay=1 - MOMENTUM,
-        epsilon=0.001,
+DESIGNS = {
+    "batch_norm": Design(
+        normalization="batch", initializer="truncated_normal", normalize_logits=True, decay=1 - MOMENTUM, epsilon=0.001
     ),
-    "plain": Variant(normalization="none", initializer="truncated_normal"),
+    "plain": Design(normalization="none", initializer="truncated_normal"),
 }
 LAYERS = {"conv1": (5, 5, 1, 16), "conv2": (5, 5, 32, 32), "fc1": (7, 7, 64, 1024), "logits": (2048, 10)}
-SETTING = Setting(
-    name="either",
-    network=VARIANTS["plain"],  # of which the loop asks nothing
-    steps=12,
-    batch_size=32,
-    learning_rate=LearningRate(initial=RATE, decay_rate=0.95, decay_steps=1000, staircase=True, ramp_steps=0),
-    initial_accumulator=0.1,
-    keep_prob=1.0,
-    precision="float32",
-)
+RATES = PARAMS.train.learning_rate.model_copy(update={"initial": RATE})
+ARM = arm_of(steps=12, batch_size=32, learning_rate=RATES, keep_prob=1.0)
 
 
 def weights(layer: str) -> torch.Tensor:
@@ -60,22 +49,26 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images.reshape(-1, 28, 28)), torch.from_numpy(labels)
 
 
-@pytest.fixture(scope="module", params=list(VARIANTS))
+@pytest.fixture(scope="module", params=list(DESIGNS))
 def trained(request: pytest.FixtureRequest) -> SimpleNamespace:
     """Our twelve steps through the study's own loop, and the state after steps 0, 1, 5 and 12."""
-    network = Network(VARIANTS[request.param]).double()
-    initialize(network, VARIANTS[request.param], seed=0)
+    design = DESIGNS[request.param]
+    network = Network(design).double()
+    initialize(network, design, seed=0)
     for layer in LAYERS:
         getattr(network, layer).weight.data.copy_(weights(layer))
     images, labels = inputs()
     logits, states, losses = {0: training.predict(network, images[384:])}, {}, []
+
+    def look(update: training.Update) -> None:
+        losses.append(update.loss.item())
+        logits[update.step] = training.predict(network, images[384:])
+        states[update.step] = {key: value.clone() for key, value in network.state_dict().items()}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "batch_indices", lambda seed, step, n, size: np.arange(step * size, (step + 1) * size))
-        sums = training.accumulators(network, SETTING)
-        for step, loss, _ in training.updates(network, sums, images[:384], labels[:384], SETTING, seed=0):
-            losses.append(loss.item())
-            logits[step] = training.predict(network, images[384:])
-            states[step] = {key: value.clone() for key, value in network.state_dict().items()}
+        optimizer = training.Optimizer(network, ARM.optimizer)
+        training.train(network, optimizer, ARM, 0, (images[:384], labels[:384]), [Spy(look)])
     return SimpleNamespace(name=request.param, losses=losses, logits=logits, states=states)
 
 
@@ -116,5 +109,5 @@ def test_weights(trained: SimpleNamespace, step: int) -> None:
 
 
 def test_learning_rates() -> None:
-    ours = [training.learning_rate(SETTING.learning_rate, step) for step in range(12)]
+    ours = [training.learning_rate(RATES, step) for step in range(12)]
     np.testing.assert_allclose(ours, REFERENCE["plain/lr"], rtol=1e-7)

@@ -1,7 +1,7 @@
 """What fixes the bits of a run: the only code that trainings depend on, beside their script.
 
-network (with fast_cpu), data, grid, training, short, averages; run and resume around them; rows and models, which they
-leave.
+data, network (with fast_cpu) and training are the loop; history and averages are its hooks, checkpoint saves it, run is
+what surrounds it; rows and models are what it leaves; schedule says when it is evaluated.
 Outside of this folder only `bnstudy.files`, `bnstudy.progress` and `bnstudy.BadInput` are used, none of which can
 change a bit.
 """

@@ -13,6 +13,19 @@ from bnstudy import BadInput
 PREPARED = Path("data/prepared")
 
 
+def expect(sha256: str, folder: Path = PREPARED) -> None:
+    """Raise `BadInput` unless the prepared images are those whose SHA256SUMS has this SHA-256."""
+    try:
+        found = hashlib.sha256((folder / "SHA256SUMS").read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise BadInput(f"{error.filename}: is missing; `dvc repro prepare` brings it") from None
+    if found != sha256:
+        raise BadInput(
+            f"{folder}: its images are not those of the study, data.sha256 in study/params.yaml ({found} is theirs); "
+            "put `data` in params.yaml back, then `dvc repro prepare`"
+        )
+
+
 def load_split(name: str, folder: Path = PREPARED) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The images, uint8 [N, 28, 28], and labels, uint8 [N] in 0..9, of the split `name`: train, validation or test.
 

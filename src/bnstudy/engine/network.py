@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from bnstudy.engine import fast_cpu
 
 if TYPE_CHECKING:
-    from bnstudy.settings import Variant
+    from bnstudy.params import Design
 
 LAYERS = ("conv1", "conv2", "fc1", "logits")
 HIDDEN = 2048  # units after fc1's CReLU
+MNIST_MEAN, MNIST_STD = 0.1307, 0.3081  # of the training images' pixels, scaled to [0, 1]
 TRUNCATED_STDDEV = 0.87962566103423978  # of a standard normal cut at two sigma
 
 
@@ -36,15 +37,15 @@ class Norm(nn.Module):
     moving_mean: Tensor
     moving_variance: Tensor
 
-    def __init__(self, channels: int, variant: "Variant") -> None:
+    def __init__(self, channels: int, design: "Design") -> None:
         super().__init__()
-        assert variant.epsilon is not None
-        self.kind, self.epsilon = variant.normalization, variant.epsilon
-        self.groups = variant.groups or 1
+        assert design.epsilon is not None
+        self.kind, self.epsilon = design.normalization, design.epsilon
+        self.groups = design.groups or 1
         self.bias = nn.Parameter(torch.zeros(channels))
         if self.kind == "batch":
-            assert variant.decay is not None
-            self.momentum = 1 - variant.decay
+            assert design.decay is not None
+            self.momentum = 1 - design.decay
             self.register_buffer("moving_mean", torch.zeros(channels))
             self.register_buffer("moving_variance", torch.ones(channels))
 
@@ -59,16 +60,17 @@ class Norm(nn.Module):
 
 
 class Network(nn.Module):
-    """The network of one variant, to be given its weights by `initialize`."""
+    """The network of `design`, to be given its weights by `initialize`."""
 
-    def __init__(self, variant: "Variant") -> None:
+    def __init__(self, design: "Design") -> None:
         super().__init__()
 
         def norm(channels: int, wanted: bool) -> nn.Module:
-            return Norm(channels, variant) if wanted else nn.Identity()
+            return Norm(channels, design) if wanted else nn.Identity()
 
-        hidden = variant.normalization != "none"
-        last = hidden and variant.normalize_logits is True
+        self.standardize = design.standardize is True
+        hidden = design.normalization != "none"
+        last = hidden and design.normalize_logits is True
         self.conv1 = nn.Conv2d(1, 16, 5, padding=2, bias=not hidden)
         self.norm1 = norm(16, hidden)
         self.conv2 = nn.Conv2d(32, 32, 5, padding=2, bias=not hidden)
@@ -84,6 +86,8 @@ class Network(nn.Module):
         """uint8 images [N, 28, 28] -> what enters the hidden layer's CReLU [N, 1024]."""
         # The note's scale, a float32 multiplication whatever type the weights have.
         pixels = (images_NHW.float() * float(np.float32(1 / 255))).to(self.logits.weight.dtype)
+        if self.standardize:
+            pixels = (pixels - MNIST_MEAN) / MNIST_STD
         # One channel, made the last in memory; else PyTorch takes [N, 1, 28, 28] for channels first, and conv1 is slow.
         x = pixels.unsqueeze(3).permute(0, 3, 1, 2)
         if (fast := fast_cpu.hidden_input(self, x)) is not None:
@@ -110,18 +114,18 @@ def crelu(x: Tensor) -> Tensor:
     return torch.cat([x, -x], 1).relu_()
 
 
-def build(variant: "Variant", seed: int, device: torch.device) -> Network:
-    """The network of `variant` on `device`, with the weights of `seed`."""
-    network = Network(variant)
-    initialize(network, variant, seed)
+def build(design: "Design", seed: int, device: torch.device) -> Network:
+    """The network of `design` on `device`, with the weights of `seed`."""
+    network = Network(design)
+    initialize(network, design, seed)
     return network.to(device)
 
 
-def initialize(network: Network, variant: "Variant", seed: int) -> None:
+def initialize(network: Network, design: "Design", seed: int) -> None:
     """Draw the weights: one standard normal cut at two sigma for each, a function of (seed, layer) alone.
 
     `truncated_normal` scales it by 0.1 whatever the fan-in, as the note did; `he` to the variance 2 / fan-in
-    (He et al. 2015). All variants of a seed thus start from the same draws. Biases stay 0.
+    (He et al. 2015). All networks of a seed thus start from the same draws. Biases stay 0.
     """
     with torch.no_grad():
         for number, name in enumerate(LAYERS):
@@ -130,7 +134,7 @@ def initialize(network: Network, variant: "Variant", seed: int) -> None:
             assert isinstance(weight, Tensor)
             draws = truncated_normal(np.random.default_rng([seed, 0, number]), weight.numel()).reshape(weight.shape)
             fan_in = weight[0].numel()
-            stddev = 0.1 if variant.initializer == "truncated_normal" else math.sqrt(2 / fan_in) / TRUNCATED_STDDEV
+            stddev = 0.1 if design.initializer == "truncated_normal" else math.sqrt(2 / fan_in) / TRUNCATED_STDDEV
             weight.copy_(torch.from_numpy(draws * stddev))
             if layer.bias is not None:
                 layer.bias.zero_()

@@ -1,27 +1,32 @@
-"""What every training does around its loop: device, signals, resume state, and at its end files and a log."""
+"""What every run does around its loop: device, signals, saved states, and at its end files and a log."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from bnstudy import BadInput
 from bnstudy.engine import device as devices
-from bnstudy.engine.resume import Checkpoint, catch_signals
-from bnstudy.engine.rows import ShortRow
-from bnstudy.engine.short import short_run
+from bnstudy.engine.checkpoint import Checkpoint, catch_signals
+from bnstudy.engine.network import Network
+from bnstudy.engine.training import Images, Optimizer, SavedHook, train
 from bnstudy.files import write
-from bnstudy.progress import log
+from bnstudy.progress import Progress, log
 
 if TYPE_CHECKING:
-    from bnstudy.params import Runtime
-    from bnstudy.settings import Setting
+    from bnstudy.params import Arm, Runtime
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
+LOCKS = (Path("dvc.lock"), Path("study/dvc.lock"))
 
 
 class Run:
@@ -32,36 +37,73 @@ class Run:
     """
 
     def __init__(self, name: str, runtime: "Runtime") -> None:
+        if runtime.tensorboard and not find_spec("tensorboard"):
+            raise BadInput("runtime.tensorboard: true takes TensorBoard: pip install 'tensorboard>=2.19,<3'")
         self.name, self.runtime, self.started = name, runtime, time.time()
         self.device = devices.prepare(runtime)
-        self.checkpoints = list[Checkpoint]()
+        self.environment = devices.environment(self.device)
+        self.finished = Path("checkpoints", f"{name}.finished")
+        if recorded(self.finished):
+            self.forget()
         catch_signals()
         if "DVC_STAGE" in os.environ:
             threading.Thread(target=end_with, args=(running_dvc(),), daemon=True).start()
 
-    def checkpoint(self, name: str, steps: int, determinants: object) -> Checkpoint:
-        """The resume state of one training of this run."""
-        self.checkpoints.append(Checkpoint(name, steps, determinants, self.device, self.runtime))
-        return self.checkpoints[-1]
+    def progress(self, arm: "Arm", part: str = "") -> Progress:
+        """What people see of one training of this run, of which `part` is one of several."""
+        name = f"{self.name}/{part}" if part else self.name
+        return Progress(name, arm.steps, arm.batch_size, tensorboard=self.runtime.tensorboard)
 
-    def short(self, setting: "Setting", seed: int, name: str) -> list[ShortRow]:
-        """One short training of this run; `name` tells it from the others."""
-        checkpoint = self.checkpoint(f"{self.name}/{name}", setting.steps, [setting.model_dump(), seed])
-        return short_run(setting, seed, checkpoint)
+    def train(
+        self,
+        network: Network,
+        arm: "Arm",
+        seed: int,
+        images: Images,
+        hooks: Sequence[SavedHook],
+        progress: Progress,
+        more: object = None,
+    ) -> Checkpoint:
+        """Train `network`, from its saved state if there is one. `more`: what else determines the run."""
+        optimizer = Optimizer(network, arm.optimizer)
+        determinants = [arm.model_dump(), seed, more]
+        checkpoint = Checkpoint(network, optimizer, hooks, determinants, self.runtime, progress)
+        done = checkpoint.restore()
+        train(network, optimizer, arm, seed, images, [*hooks, checkpoint], done)
+        progress.close()
+        return checkpoint
+
+    def record(self, parameters: dict[str, Any]) -> bytes:
+        """What made this run, as JSON: the parameters that define it, and the environment."""
+        return (json.dumps(self.environment | {"parameters": parameters}, indent=1) + "\n").encode()
 
     def finish(self, outputs: dict[Path, bytes], summary: str) -> None:
-        """Write each file of `outputs`, whole or not at all, and the environment, `metrics/<name>.json`; end the run.
+        """Write each file of `outputs`, whole or not at all, and a log; print `summary` with the device and time.
 
-        Writes the log too, and prints `summary` with the device and time.
+        The saved state is kept: a kill may come before DVC has recorded the outputs, and it then removes them.
         """
-        environment = devices.environment(self.device)
-        record = (json.dumps(environment, indent=2) + "\n").encode()
-        for path, content in (outputs | {Path("metrics", f"{self.name}.json"): record}).items():
+        for path, content in outputs.items():
             write(path, content)
-        seconds = log(self.name, environment, self.started)
-        for checkpoint in self.checkpoints:
-            checkpoint.finish()
+        seconds = log(self.name, self.environment, self.started)
+        sums = {str(path): hashlib.md5(content, usedforsecurity=False).hexdigest() for path, content in outputs.items()}
+        write(self.finished, json.dumps(sums).encode())
         print(f"{self.name}: {summary}, on {self.device} in {seconds:.0f} s")
+
+    def forget(self) -> None:
+        """Remove the saved state: what ran and was recorded starts anew when it is asked for again."""
+        self.finished.unlink(missing_ok=True)
+        self.finished.with_suffix(".state").unlink(missing_ok=True)
+        shutil.rmtree(self.finished.with_suffix(""), ignore_errors=True)
+
+
+def recorded(finished: Path) -> bool:
+    """Whether DVC has recorded the outputs that `finished` tells of."""
+    try:
+        sums = dict(json.loads(finished.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return False
+    locks = "".join(lock.read_text(encoding="utf-8", errors="replace") for lock in LOCKS if lock.is_file())
+    return all(md5 in locks for md5 in sums.values())
 
 
 def running_dvc() -> psutil.Process | None:

@@ -4,9 +4,8 @@ Everything random is a function of (seed, step): nothing depends on what ran bef
 or on when the network was evaluated.
 """
 
-import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,31 +13,45 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.adagrad import adagrad
 
-from bnstudy import BadInput
 from bnstudy.engine.data import batch_indices, load_split
 from bnstudy.engine.network import HIDDEN, Network
-from bnstudy.engine.resume import Checkpoint, State
-from bnstudy.engine.rows import HistoryRow
 
 if TYPE_CHECKING:
-    from bnstudy.engine.averages import Carried
-    from bnstudy.params import LearningRate
-    from bnstudy.settings import Setting
+    from bnstudy.params import Arm, LearningRate
+    from bnstudy.params import Optimizer as OptimizerParams
+
+Images = tuple[Tensor, Tensor]  # uint8 images [N, 28, 28] and int64 labels [N]
 
 
-class Diverged(BadInput):
-    """The loss is no longer finite."""
+class Update(NamedTuple):
+    """What an update leaves to look at: its number from 1, its rate, its loss, and its rows of the training images.
 
-    def __init__(self, step: int, message: str) -> None:
-        super().__init__(
-            f"{message}: lower the rate (networks.<name>.rate, or the arm's), or use an initializer or normalization "
-            "that bears it"
-        )
-        self.step = step
+    The loss is that before the update, in training mode: batch statistics, dropout.
+    """
+
+    step: int
+    learning_rate: float
+    loss: Tensor
+    batch: Tensor
 
 
-def tensors(split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A split on the device: uint8 images [N, 28, 28] and int64 labels [N]."""
+class Hook(Protocol):
+    """What follows a training without changing it: `after` is called after every update."""
+
+    def after(self, update: Update) -> None: ...
+
+
+class SavedHook(Hook, Protocol):
+    """A hook that is saved and restored with the training."""
+
+    def state(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """Its tensors, and its rows of what JSON can hold, that it needs to go on."""
+
+    def restore(self, tensors: Mapping[str, Tensor], rows: list[list[Any]]) -> None: ...
+
+
+def tensors(split: str, device: torch.device) -> Images:
+    """A split on the device."""
     images_NHW, labels_N = load_split(split)
     return torch.from_numpy(images_NHW).to(device), torch.from_numpy(labels_N).to(device, torch.int64)
 
@@ -61,62 +74,57 @@ def dropout_mask(seed: int, step: int, images: int, keep_prob: float, device: to
     return (torch.rand(images, HIDDEN, generator=random, device=device) < keep_prob) / keep_prob
 
 
-def accumulators(network: Network, setting: "Setting") -> list[Tensor]:
-    """Adagrad's sum of squared gradients of each parameter, from `initial_accumulator`."""
-    return [torch.full_like(parameter.detach(), setting.initial_accumulator) for parameter in network.parameters()]
+class Optimizer:
+    """Adagrad (Duchi et al. 2011) without epsilon, as TensorFlow's, or stochastic gradient descent with momentum.
 
-
-@torch.no_grad()
-def update(network: Network, sums: list[Tensor], rate: float) -> None:
-    """One step of Adagrad (Duchi et al. 2011) without epsilon, as TensorFlow's: changes the weights and `sums`."""
-    weights: list[Tensor] = list(network.parameters())
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    steps = [torch.zeros(()) for _ in sums]  # what a decay of the rate of its own would depend on
-    # The function behind torch.optim.Adagrad, which imports a compiler at its first use: a second of every stage.
-    fused = True if weights[0].device.type == "cpu" else None
-    adagrad(weights, gradients, sums, steps, fused, lr=rate, weight_decay=0.0, lr_decay=0.0, eps=0.0, maximize=False)
-
-
-def updates(
-    network: Network,
-    sums: list[Tensor],
-    images_NHW: Tensor,
-    labels_N: Tensor,
-    setting: "Setting",
-    seed: int,
-    done: int = 0,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Train `network` and `sums` in place; yield after each update its number from 1, its loss, its rows of the images.
-
-    The loss is that before the update, in training mode: batch statistics, dropout. `done` updates were made
-    before. The caller may evaluate the network between two updates.
+    `memory` holds a tensor for each parameter: Adagrad's sum of squared gradients, or the velocity, as PyTorch has it:
+    velocity = momentum * velocity + gradient, weight -= rate * velocity.
     """
+
+    def __init__(self, network: Network, params: "OptimizerParams") -> None:
+        self.weights: list[Tensor] = list(network.parameters())
+        self.momentum = params.momentum
+        start = params.initial_accumulator or 0.0
+        self.memory = [torch.full_like(weight.detach(), start) for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self, rate: float) -> None:
+        """Change the weights by their gradients."""
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        if self.momentum is not None:
+            torch._foreach_mul_(self.memory, self.momentum)
+            torch._foreach_add_(self.memory, gradients)
+            torch._foreach_add_(self.weights, self.memory, alpha=-rate)
+            return
+        steps = [torch.zeros(()) for _ in self.memory]  # what a decay of the rate of its own would depend on
+        # The function behind torch.optim.Adagrad, which imports a compiler at its first use: a second of every stage.
+        fused = True if self.weights[0].device.type == "cpu" else None
+        fixed: dict[str, Any] = {"weight_decay": 0.0, "lr_decay": 0.0, "eps": 0.0, "maximize": False}
+        adagrad(self.weights, gradients, self.memory, steps, fused, lr=rate, **fixed)
+
+
+def train(
+    network: Network, optimizer: Optimizer, arm: "Arm", seed: int, images: Images, hooks: Sequence[Hook], done: int = 0
+) -> None:
+    """Train `network` in place, `done` updates having been made before; after each update call the hooks in turn.
+
+    A hook may evaluate the network. It ends a training by an exception.
+    """
+    images_NHW, labels_N = images
     device = images_NHW.device
-    for step in range(done, setting.steps):
-        rows = torch.from_numpy(batch_indices(seed, step, len(images_NHW), setting.batch_size)).to(device)
-        mask = None
-        if setting.keep_prob < 1:
-            mask = dropout_mask(seed, step, setting.batch_size, setting.keep_prob, device)
+    for step in range(done, arm.steps):
+        batch = torch.from_numpy(batch_indices(seed, step, len(images_NHW), arm.batch_size)).to(device)
+        mask = dropout_mask(seed, step, arm.batch_size, arm.keep_prob, device) if arm.keep_prob < 1 else None
         network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bfloat16"):
-            logits = network(images_NHW[rows], mask)
-        loss = F.cross_entropy(logits, labels_N[rows])
+        with torch.autocast(device.type, torch.bfloat16, enabled=arm.precision == "bfloat16"):
+            logits = network(images_NHW[batch], mask)
+        loss = F.cross_entropy(logits, labels_N[batch])
         network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        update(network, sums, learning_rate(setting.learning_rate, step))
-        yield step + 1, loss.detach(), rows
-
-
-def state_tensors(network: Network, sums: list[Tensor]) -> dict[str, Tensor]:
-    """Every tensor, by name and in place, that the next updates depend on: weights, averages, accumulators."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    return tensors | {f"adagrad.{number}": tensor for number, tensor in enumerate(sums)}
-
-
-@torch.no_grad()
-def restore(network: Network, sums: list[Tensor], saved: dict[str, Tensor]) -> None:
-    for name, tensor in state_tensors(network, sums).items():
-        tensor.copy_(saved[name])
+        rate = learning_rate(arm.learning_rate, step)
+        optimizer.update(rate)
+        for hook in hooks:
+            hook.after(Update(step + 1, rate, loss.detach(), batch))
 
 
 @torch.no_grad()
@@ -126,8 +134,9 @@ def predict(network: Network, images_NHW: Tensor) -> Tensor:
     return torch.cat([network(images) for images in torch.split(images_NHW, 1000)])
 
 
-def evaluate(network: Network, images_NHW: Tensor, labels_N: Tensor) -> tuple[float, float]:
+def evaluate(network: Network, images: Images) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy (a fraction) on a whole split, in evaluation mode."""
+    images_NHW, labels_N = images
     return loss_and_accuracy(predict(network, images_NHW), labels_N)
 
 
@@ -136,62 +145,3 @@ def loss_and_accuracy(logits: Tensor, labels_N: Tensor) -> tuple[float, float]:
     wide = logits.cpu().double()
     labels = labels_N.cpu()
     return F.cross_entropy(wide, labels).item(), (wide.argmax(1) == labels).double().mean().item()
-
-
-def history(
-    network: Network,
-    setting: "Setting",
-    seed: int,
-    checkpoint: Checkpoint,
-    when: list[int],
-    test_at: list[int],
-    carried: "Carried | None" = None,
-) -> list[HistoryRow]:
-    """Train `network` in place; a row after each update in `when`, with the test split where it is in `test_at`.
-
-    `carried` are averages that follow the updates and are measured beside; the network's own are then among them. Goes
-    on from `checkpoint`, whose rows come first. Raises `Diverged` when the loss is no longer finite, as the note's
-    train op did.
-    """
-    device = checkpoint.device
-    images_NHW, labels_N = tensors("train", device)
-    validation, test = tensors("validation", device), tensors("test", device) if test_at else None
-    sums = accumulators(network, setting)
-    done, rows, losses = 0, list[HistoryRow](), list[Tensor]()
-    if saved := checkpoint.load():
-        done, rows = saved.step, [HistoryRow(*row) for row in saved.rows[0]]
-        if not saved.tensors:  # a short run that had ended
-            return rows
-        restore(network, sums, saved.tensors)
-        losses = list(saved.tensors["losses"].to(device))
-        if carried:
-            carried.restore(saved.tensors["averages"], saved.rows[1])
-    for step, loss, batch in updates(network, sums, images_NHW, labels_N, setting, seed, done):
-        losses.append(loss)
-        if carried:
-            carried.follow()
-        if step in when:
-            train_loss = torch.stack(losses).double().mean().item()
-            if not math.isfinite(train_loss):
-                raise Diverged(
-                    step,
-                    f"{checkpoint.name}: step {step}: the loss is not finite in one of the last {len(losses)} updates",
-                )
-            losses.clear()
-            if carried:
-                carried.measure(step, images_NHW, validation)
-            row = HistoryRow(
-                step,
-                learning_rate(setting.learning_rate, step - 1),
-                train_loss,
-                *evaluate(network, images_NHW[batch], labels_N[batch]),
-                *evaluate(network, *validation),
-                *(evaluate(network, *test) if test and step in test_at else (None, None)),
-            )
-            rows.append(row)
-            checkpoint.progress.evaluated(row)
-        if checkpoint.due(step):
-            state = state_tensors(network, sums) | {"losses": torch.stack(losses) if losses else torch.empty(0)}
-            state |= {"averages": carried.values_D2C} if carried else {}
-            checkpoint.save(State(step, state, [rows, carried.rows if carried else []]))
-    return rows
