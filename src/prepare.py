@@ -1,44 +1,52 @@
 """Stage `prepare`: `data/raw` as uint8 arrays in `data/prepared`, split into train, validation and test."""
 
+import gzip
 import hashlib
 import io
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnstudy import BadInput, run
-from bnstudy.archives import RAW, SAMPLE, extract
 from bnstudy.files import whole_folder
 from bnstudy.params import Data, load
 
-PREPARED = Path("data/prepared")
+RAW, PREPARED = Path("data/raw"), Path("data/prepared")
 SPLIT_SEED = 0  # of the sample's split into training and test images: part of what the data set is
 TRAIN_PER_CLASS = 400  # of the sample's 500
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images [N, 28, 28], labels [N]
 
 
-def raw(name: str, source: str) -> bytes:
-    """The content of the archive `name` in `data/raw`, checked again. Raises `BadInput` if it is missing or damaged."""
-    path = RAW / name
+def read(name: str) -> bytes:
+    """What the archive `name` in `data/raw` holds. Raises `BadInput` if it is missing or damaged."""
     try:
-        return extract(name, path.read_bytes(), source)
+        return gzip.decompress((RAW / name).read_bytes())
     except FileNotFoundError:
-        raise BadInput(f"{path}: is missing; `dvc repro prepare` brings it") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: {error}; `dvc repro -s -f fetch` replaces it") from None
+        raise BadInput(f"{RAW / name}: is missing; `dvc repro prepare` brings it") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{RAW / name}: is damaged: {error}; `dvc repro -s -f fetch` replaces it") from None
 
 
-def read_mnist(part: str, source: str) -> Labelled:
-    """The images of `part`, train or t10k. The checksums cover the files' headers of 16 and 8 bytes."""
-    images_NHW = np.frombuffer(raw(f"{part}-images-idx3-ubyte.gz", source), np.uint8, offset=16).reshape(-1, 28, 28)
-    return images_NHW, np.frombuffer(raw(f"{part}-labels-idx1-ubyte.gz", source), np.uint8, offset=8)
+def read_idx(name: str, *shape: int) -> NDArray[np.uint8]:
+    """The array of uint8 in an archive of MNIST's form. Raises `BadInput` if it is not of this shape."""
+    content, start = read(name), 4 + 4 * len(shape)  # after a header that names the shape again
+    if len(content) != start + math.prod(shape):
+        raise BadInput(f"{RAW / name}: is not an array of {shape}; `dvc repro -s -f fetch` replaces it")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def read_mnist(part: str, n: int) -> Labelled:
+    """The `n` images of `part`, train or t10k, of MNIST or of a data set in its form."""
+    return read_idx(f"{part}-images-idx3-ubyte.gz", n, 28, 28), read_idx(f"{part}-labels-idx1-ubyte.gz", n)
 
 
 def read_sample() -> tuple[Labelled, Labelled]:
     """The sample's digits, 4,000 to train and 1,000 to test on, 0 to 9 in turn: every prefix is stratified."""
-    rows = np.loadtxt(io.BytesIO(raw(SAMPLE, "sample")), np.uint8, delimiter=",")  # 784 pixels and the label
+    rows = np.loadtxt(io.BytesIO(read("mnist_5k.csv.gz")), np.uint8, delimiter=",")  # 784 pixels and the label
     images_NHW, labels_N = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1]
     rng = np.random.default_rng(SPLIT_SEED)
     by_class = np.stack([rng.permutation(np.flatnonzero(labels_N == digit)) for digit in range(10)], axis=1)
@@ -51,7 +59,7 @@ def prepare(data: Data) -> None:
     if data.source == "sample":
         (images_NHW, labels_N), test = read_sample()
     else:
-        (images_NHW, labels_N), test = read_mnist("train", data.source), read_mnist("t10k", data.source)
+        (images_NHW, labels_N), test = read_mnist("train", 60_000), read_mnist("t10k", 10_000)
     n = data.validation_size
     splits = {"train": (images_NHW[n:], labels_N[n:]), "validation": (images_NHW[:n], labels_N[:n]), "test": test}
     with whole_folder(PREPARED) as folder:
@@ -66,8 +74,7 @@ def prepare(data: Data) -> None:
 
 
 def main() -> None:
-    params = load()
-    prepare(params.data)
+    prepare(load().data)
 
 
 if __name__ == "__main__":
