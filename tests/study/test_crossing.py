@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnstudy.analysis.crossing import Crossing, crossing, geometric_mean, ratio
-from bnstudy.analysis.inference import Estimate, Rule, estimate, interval, verdict
-from bnstudy.engine.grid import grid
+from bnstudy.engine.schedule import geometric
+from bnstudy.study.crossing import Crossing, crossing, exactly, geometric_mean, ratio
+from bnstudy.study.statistics import Estimate, Rule, estimate, interval, verdict
 
 NEVER = math.inf
 STEPS = [5, 10, 20, 40, 80, 160]
@@ -60,7 +60,7 @@ def test_a_finer_grid_narrows_the_interval_around_the_truth(truth: float, coarse
 
 @given(st.floats(6, 1000), st.integers(4, 64))
 def test_interpolated_is_exact_where_accuracy_is_linear_in_the_logarithm(truth: float, per_decade: int) -> None:
-    steps = grid(5000, per_decade)
+    steps = geometric(5000, 5, per_decade)
     found = crossing(steps, [0.5 + 0.1 * math.log(step / truth) for step in steps], 0.5)
     assert found.interpolated == pytest.approx(truth)
     point = found.point()
@@ -69,7 +69,7 @@ def test_interpolated_is_exact_where_accuracy_is_linear_in_the_logarithm(truth: 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
 def test_raising_accuracies_never_makes_the_crossing_later(pairs: list[tuple[float, float]]) -> None:
-    steps = grid(2000)[: len(pairs)]
+    steps = geometric(2000, 5, 16)[: len(pairs)]
     lower = crossing(steps, [min(pair) for pair in pairs], 0.5)
     higher = crossing(steps, [max(pair) for pair in pairs], 0.5)
     assert higher.after <= lower.after
@@ -79,7 +79,7 @@ def test_raising_accuracies_never_makes_the_crossing_later(pairs: list[tuple[flo
 
 
 def exact(times: list[float]) -> list[Crossing]:
-    return [Crossing(time, time, time) for time in times]
+    return [exactly(time) for time in times]
 
 
 def test_ratio_of_exact_times_is_that_of_their_logarithms() -> None:
@@ -104,7 +104,8 @@ def test_a_run_that_never_gets_there_bounds_the_ratio() -> None:
 
     unbounded_below = ratio(fast, [never] * 6)
     assert (unbounded_below.low, unbounded_below.high) == pytest.approx((0, 103 / 2000))
-    assert (unbounded_below.bound, unbounded_below.value) == ("at most", pytest.approx(103 / 2000))
+    assert unbounded_below.bound == "at most"
+    assert unbounded_below.value == pytest.approx(103 / 2000)
     assert verdict(unbounded_below, Rule(below=1), unbounded_below.p) == "holds"
 
     unbounded_above = ratio(mixed, fast)
@@ -127,10 +128,12 @@ def test_a_target_reached_at_once_was_reached_after_the_first_update_at_the_earl
     assert rates.bound == "at most"
 
 
-def test_geometric_mean_in_other_units() -> None:
-    found = geometric_mean([Crossing(4000, 5000, 4500)] * 6, factor=0.001)
+def test_geometric_mean() -> None:
+    found = geometric_mean([Crossing(4, 5, 4.5)] * 6)
     assert (found.low, found.value, found.high) == pytest.approx((4, 4.5, 5))
     assert found.p is None
+    assert geometric_mean([Crossing(0, 0.5)] * 6).low == 1
+    assert geometric_mean([Crossing(0, 0.5)] * 6, floor=0).low == 0
 
 
 evaluations = st.integers(0, 30)  # the crossing lies after this one of the grid's
@@ -138,7 +141,7 @@ evaluations = st.integers(0, 30)  # the crossing lies after this one of the grid
 
 def run(index: int) -> Crossing:
     """A crossing after the grid's `index`-th evaluation; in the last few places: never."""
-    steps = [0, *grid(700)[:28]]
+    steps = [0, *geometric(700, 5, 16)[:28]]
     if index >= len(steps) - 1:
         return Crossing(steps[-1], NEVER)
     after, by = steps[index : index + 2]

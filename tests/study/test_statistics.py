@@ -1,7 +1,6 @@
-"""Each statistic against an independent oracle; the error rates of test and interval, enumerated and simulated."""
+"""Each statistic against an independent oracle; the error rates of test and interval, enumerated."""
 
 import math
-from collections.abc import Callable
 from itertools import combinations, product
 from typing import Literal
 
@@ -12,32 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, ttest_1samp
 
-from bnstudy.analysis.inference import (
+from bnstudy.study.statistics import (
     Estimate,
     Rule,
-    equivalence_p,
     estimate,
+    every_seed,
     holm,
     interval,
     p_below,
-    sign_patterns,
     together,
     verdict,
 )
-
-Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
-
-
-def normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return rng.normal(size=n)
-
-
-def exponential(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return rng.exponential(size=n) - 1  # its mean, too, is 0
-
-
-def skewed_pairs(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return rng.exponential(size=n) - rng.exponential(size=n)
 
 
 def scipy_p(values: NDArray[np.float64], null: float, alternative: Literal["two-sided", "less", "greater"]) -> float:
@@ -54,8 +38,6 @@ def test_sign_flip_p_is_that_of_scipy(n: int, center: int) -> None:
     values = np.random.default_rng(n).integers(center - 4, center + 5, n).astype(float)
     assert estimate(values, null=1).p == pytest.approx(scipy_p(values, 1, "two-sided"))
     assert p_below(values, 1) == pytest.approx(scipy_p(values, 1, "less"))
-    margin_p = max(scipy_p(values, 3, "less"), scipy_p(values, -3, "greater"))
-    assert equivalence_p(values, 3) == pytest.approx(margin_p)
 
 
 def test_least_p() -> None:
@@ -103,45 +85,21 @@ def test_error_rates_are_exact_for_values_of_any_size_and_random_sign(n: int, ou
     assert sum(result.p is not None and result.p < 0.05 for result in found) == rejected <= 0.05 * 2**n
 
 
-SIMULATIONS = 4_000
-
-
-@pytest.mark.parametrize("draw", [normal, skewed_pairs])
-@pytest.mark.parametrize(("n", "coverage", "error"), [(6, 1 - 2 / 64, 2 / 64), (10, 1 - 40 / 1024, 50 / 1024)])
-def test_simulated_error_rates_are_the_exact_ones(n: int, coverage: float, error: float, draw: Draw) -> None:
-    """Within 3 standard errors of the rates enumerated above, which are 93% to 97% and at most 5%."""
-    rng = np.random.default_rng(16)
-    found = [estimate(draw(rng, n), null=0) for _ in range(SIMULATIONS)]
-    assert 0.93 <= coverage <= 0.97
-    assert error <= 0.05
-    slack = 3 / math.sqrt(SIMULATIONS)
-    covered = np.mean([result.low <= 0 <= result.high for result in found])
-    rejected = np.mean([result.p is not None and result.p < 0.05 for result in found])
-    assert covered == pytest.approx(coverage, abs=slack * math.sqrt(coverage * (1 - coverage)))
-    assert rejected == pytest.approx(error, abs=slack * math.sqrt(error * (1 - error)))
-
-
 @pytest.mark.parametrize(("n", "least", "expected"), [(6, 0.92, 0.934), (10, 0.91, 0.917)])
 def test_simulated_coverage_of_exponential_values(n: int, least: float, expected: float) -> None:
     rng = np.random.default_rng(16)
-    intervals = [interval(exponential(rng, n)) for _ in range(2 * SIMULATIONS)]
+    intervals = [interval(rng.exponential(size=n) - 1) for _ in range(8_000)]  # whose mean is 0
     covered = np.mean([low <= 0 <= high for low, high in intervals])
     assert covered >= least
     assert covered == pytest.approx(expected, abs=0.01)
 
 
-def test_of_many_values_a_closed_half_of_patterns_keeps_the_test_exact() -> None:
-    patterns = sign_patterns(30)
-    codes = set(patterns.astype(int) @ (1 << np.arange(30)))
-    assert len(codes) == 2**14
-    some = sorted(codes)[:: 2**14 // 50]
-    assert all(a ^ b in codes for a in some for b in some)
-
-    values = np.random.default_rng(16).normal(0.3, size=30)
+def test_p_and_interval_are_near_students_for_normal_values() -> None:
+    values = np.random.default_rng(16).normal(0.3, size=14)
     found, students = estimate(values, null=0), ttest_1samp(values, 0)
-    assert found.p == pytest.approx(students.pvalue, abs=0.01)
+    assert found.p == pytest.approx(students.pvalue, abs=0.02)
     expected = students.confidence_interval(0.96)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.1)
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=10), st.integers(0, 9), st.integers(0, 50))
@@ -170,16 +128,6 @@ def test_an_interval_that_clears_a_rule_comes_with_a_small_p(values: list[int], 
     found = estimate(values, null=null)
     assert found.p is not None
     assert (found.high < null or found.low > null) == (found.p <= 0.04)
-
-
-@pytest.mark.parametrize(("center", "certain"), [(0.0, True), (0.3, True), (0.9, False), (1.5, False)])
-def test_equivalence_agrees_with_two_of_students_tests(center: float, certain: bool) -> None:
-    values = np.random.default_rng(16).normal(center, 0.5, 10)
-    students = max(
-        ttest_1samp(values, 1, alternative="less").pvalue, ttest_1samp(values, -1, alternative="greater").pvalue
-    )
-    assert equivalence_p(values, 1) == pytest.approx(students, abs=0.03)
-    assert (equivalence_p(values, 1) < 0.05) == (students < 0.05) == certain
 
 
 @pytest.mark.parametrize(
@@ -249,3 +197,18 @@ def test_several_demands_together() -> None:
     assert together(["holds", "holds"]) == "holds"
     assert together(["holds", "not shown"]) == "not shown"
     assert together(["not shown", "refuted", "holds"]) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("against", "seeds", "word"),
+    [
+        (0, 6, "holds"),
+        (1, 6, "not shown"),
+        (2, 6, "refuted"),
+        (10, 10, "refuted"),
+        (0, 5, "not shown"),
+        (5, 5, "not shown"),
+    ],
+)
+def test_what_every_seed_must_be(against: int, seeds: int, word: str) -> None:
+    assert every_seed(against, seeds) == word

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bnstudy.analysis.inference import Estimate, estimate, rounded
+from bnstudy.study.statistics import Estimate, estimate, rounded
 
 IN_A_ROW = 3  # evaluations at or above the target that make a crossing: one may be luck
 
@@ -19,8 +19,7 @@ class Crossing:
 
     def point(self) -> "Crossing":
         """As if the interpolated time were exact, for a sensitivity check; unchanged where there is none."""
-        exact = self.interpolated
-        return self if exact is None else Crossing(exact, exact, exact)
+        return self if self.interpolated is None else exactly(self.interpolated)
 
 
 def crossing(steps: Sequence[float], accuracies: Sequence[float], target: float) -> Crossing:
@@ -65,10 +64,14 @@ def ratio(a: Sequence[Crossing], b: Sequence[Crossing], *, null: float = 1.0, fl
     return replace(result, value=value, low=low, high=high, ends=ends)
 
 
-def geometric_mean(times: Sequence[Crossing], *, factor: float = 1.0) -> Estimate:
-    """The geometric mean of `factor` > 0 times each, likewise; nothing is tested."""
-    unit = Crossing(1 / factor, 1 / factor, 1 / factor)
-    return replace(ratio(times, [unit] * len(times)), p=None)
+def geometric_mean(times: Sequence[Crossing], *, floor: float = 1.0) -> Estimate:
+    """The geometric mean, likewise; nothing is tested."""
+    return replace(ratio(times, [exactly(1.0)] * len(times), floor=floor), p=None)
+
+
+def exactly(time: float) -> Crossing:
+    """A time that is known."""
+    return Crossing(time, time, time)
 
 
 def log_ends(run: Crossing, floor: float) -> tuple[float, float, float]:

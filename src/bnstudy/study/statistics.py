@@ -1,4 +1,4 @@
-"""Paired statistics over 1 to about 30 seeds: one exact test, the interval that goes with it, and the verdict.
+"""Paired statistics over 1 to about 16 seeds: one exact test, the interval that goes with it, and the verdict.
 
 The test flips signs: if the differences of pairs scatter evenly around `null`, every pattern of their signs was equally
 likely. It needs no normal distribution, and it is exact for any symmetric one; two runs that do not differ but for
@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 Values = Sequence[float] | Floats  # of finite numbers, one per run or pair, where nothing else is said
 LEVEL = 0.96  # of `interval`: see there
 SIGNIFICANT = 0.05  # a comparison's p, adjusted by `holm`, must be below
-LISTED = 14  # of up to so many values all sign patterns are listed
+FEWEST = 6  # seeds, below which nothing is shown
 
-Verdict = Literal["holds", "refuted", "not shown"]
+Verdict = Literal["holds", "refuted", "not shown", "not measured"]
 Bound = Literal["exact", "at least", "at most", "none"]
 
 
@@ -109,14 +109,6 @@ def p_below(values: Values, null: float = 0.0) -> float:
     return float((patterns_SN @ differences_N >= -slack).mean())
 
 
-def equivalence_p(differences: Values, margin: float) -> float:
-    """p of two one-sided tests (Schuirmann 1987): small where the center lies between -margin and margin.
-
-    By sign flips, as all else here: unlike Student's t it needs no variance, and equal differences are not certainty.
-    """
-    return max(p_below(differences, margin), p_below(-np.asarray(differences), margin))
-
-
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's (1979) adjusted p of each claim, as ordered: below 0.05 for a true null in at most 5% of studies."""
     adjusted, least = {}, 0.0
@@ -138,23 +130,23 @@ def verdict(result: Estimate, rule: Rule, adjusted_p: float | None) -> Verdict:
     return "holds" if clears and (adjusted_p is None or adjusted_p < SIGNIFICANT) else "not shown"
 
 
+def every_seed(against: int, seeds: int) -> Verdict:
+    """Of a claim that must be so in every seed: one against it leaves it open, two refute it."""
+    if seeds < FEWEST:
+        return "not shown"
+    return "holds" if against == 0 else "not shown" if against == 1 else "refuted"
+
+
 def together(verdicts: Iterable[Verdict]) -> Verdict:
-    """Of a claim that demands several things: holds where all do, refuted where one is. Its p is the largest."""
+    """Of a claim of several parts: holds where all do, refuted where one is."""
     found = set(verdicts)
     return "refuted" if "refuted" in found else "not shown" if "not shown" in found else "holds"
 
 
 @lru_cache
 def sign_patterns(n: int) -> Floats:
-    """Float64 [2^min(n, 14), n] of 0 and 1 (flipped), the first all 0: the patterns of n signs.
-
-    From 15 on, the sign of each further value is that of the product of a fixed random half of the first 14. Such
-    patterns are closed under multiplication, which is all that the test's exactness needs (Hemerik and Goeman 2018).
-    """
-    listed = min(n, LISTED)
-    bits_SL = np.arange(2**listed)[:, None] >> np.arange(listed) & 1
-    further_LM = np.random.default_rng(0).integers(2, size=(listed, n - listed))
-    return np.hstack([bits_SL, bits_SL @ further_LM % 2]).astype(np.float64)
+    """Float64 [2^n, n] of 0 and 1 (flipped), the first all 0: the patterns of n signs."""
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
 
 
 def rounded(number: float) -> float:

@@ -1,1 +1,0 @@
-"""What reads the runs: the statistics, the claims and their figures. Needs no PyTorch."""
