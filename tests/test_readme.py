@@ -1,54 +1,62 @@
-"""What the README says: links and a graph that are right, no more than a first reader takes."""
+"""README and the pages: links, commands, marks and snippets that are right, and no more than a first reader takes."""
 
 import re
 import shutil
 from pathlib import Path
 
-import networkx as nx
+import numpy as np
 import pytest
-from dvc.repo import Repo
-from markdown_it import MarkdownIt
+import torch
+import yaml
 
-from conftest import ROOT, clone, run
+from bnstudy.engine.models import to_bytes
+from bnstudy.engine.network import build
+from conftest import PARAMS, ROOT
 
-TEXT = (ROOT / "README.md").read_text()
-
-
-def test_it_is_read_in_minutes() -> None:
-    assert len(TEXT.split()) <= 1200
-
-
-def test_its_verdicts_are_one_table() -> None:
-    """As Markdown is read: without a bar before it, `1.` begins a list."""
-    rows = MarkdownIt().enable("table").render(TEXT).partition("<th>claim</th>")[2].partition("</table>")[0]
-    assert re.findall(r"<td>(\d+)\.", rows) == [*"123456789"]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = {*" ".join(re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)).split()}
 
 
-def test_its_links_lead_somewhere() -> None:
-    cited = (ROOT / "CITATION.cff").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert f"url: {link}\n" in cited if link.startswith("https:") else (ROOT / link).exists(), link
+def written() -> set[Path]:
+    """What the stages write, which need not be here yet."""
+    stages = [
+        stage
+        for name in ("dvc.yaml", "study/dvc.yaml")
+        for stage in yaml.safe_load((ROOT / name).read_text())["stages"].values()
+    ]
+    outs = [out for stage in stages for out in stage.get("outs", []) + stage.get("metrics", [])]
+    return {ROOT / (out if isinstance(out, str) else next(iter(out))) for out in outs}
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
-def test_its_graph_is_that_of_the_stages() -> None:
-    """Each kind of stage once, and a way from one to another where a stage of that kind depends on one of this."""
-    drawn, made = nx.DiGraph(), nx.DiGraph()
-    for line in TEXT.partition("flowchart LR\n")[2].partition("```")[0].split():
-        nx.add_path(drawn, line.split("-->"))
-    with Repo(ROOT) as repo:
-        edges = repo.index.graph.edges
-        made.add_edges_from([b.addressing.partition("@")[0], a.addressing.partition("@")[0]] for a, b in edges)
-    assert set(nx.transitive_closure_dag(drawn).edges) == set(nx.transitive_closure_dag(made).edges)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_its_links_and_commands_lead_somewhere(page: Path) -> None:
+    text, made = page.read_text(), written()
+    links = {page.parent / link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if ":" not in link}
+    scripts = {ROOT / name for name in re.findall(r"(?:python|bash) ((?:src|tools|docs)/\S+\.(?:py|sh))", text)}
+    missing = [path for path in links | scripts if not path.exists() and Path(path.resolve()) not in made]
+    assert not missing
+    assert set(re.findall(r"(?:`|^|&& )make ([a-z-]+)", text, re.MULTILINE)) <= TARGETS
 
 
-def test_what_goes_wrong_is_found_under_troubleshooting(tmp_path: Path) -> None:
-    """Without git, and below the top: the messages as DVC and make print them."""
-    study = clone(tmp_path / "study")
-    shutil.copy(ROOT / "Makefile", study)
-    said = [run(study / "src", *words, check=False).stderr for words in (["dvc", "repro"], ["make", "plan"])]
-    shutil.rmtree(study / ".git")
-    said += [run(study, *words, check=False).stderr for words in (["dvc", "repro"], ["git", "clone", ".", ".demo"])]
-    text = (ROOT / "docs/troubleshooting.md").read_text()
-    for words in said:
-        assert [message for message in re.findall("`(.+?)`", text) if message in words], words
+def test_it_is_read_in_minutes_and_what_is_written_into_it_has_its_place() -> None:
+    assert len(README.split()) <= 650
+    assert re.findall(r"^<!-- (\w+) -->$", README, re.MULTILINE) == ["note", "rerun", "headline"]
+    for name in ("note", "rerun", "headline"):
+        assert re.search(rf"<!-- {name} -->\n.+\n<!-- /{name} -->\n", README, re.DOTALL)
+
+
+def test_a_model_is_loaded_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/batch_norm").mkdir(parents=True)
+    Path("data/prepared").mkdir(parents=True)
+    arm, cpu = PARAMS.arm("batch_norm"), torch.device("cpu")
+    content = to_bytes(build(arm.network, 10, cpu), "batch_norm", arm, 10, cpu)
+    Path("models/batch_norm/10.safetensors").write_bytes(content)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    np.save("data/prepared/test_images.npy", np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8))
+    (code,) = re.findall(r"```python\n(.+?)```", (ROOT / "docs/models.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert len(capsys.readouterr().out.split(",")) == 10

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The next runs of the study as a SLURM array, without Ray: docs/slurm/submit.sh FOLDER REMOTE [sbatch options]
-# FOLDER is on a file system that every machine has; REMOTE is a DVC remote. Call it again when the array has ended, until
-# it submits nothing: rates are chosen before what they are for is trained. It says nothing then, and `dvc repro` is done.
+# The next stages of the study as a SLURM array, without Ray: docs/slurm/submit.sh [sbatch options]
+# Call it in a checkout that every machine sees, and again when the array has ended, until it submits nothing.
 set -euo pipefail
-folder=$1 remote=$2
-shift 2
 export PYTHONPATH=src
-count=$(python -m bnstudy.launch --export "$folder" --remote "$remote" | tail -n 1)
-if [ "$count" -gt 0 ]; then
-    sbatch --array="1-$count" "$@" "$(dirname "$0")/run.sbatch" "$folder"
+dvc repro prepare
+mkdir -p logs
+python -m bnstudy.launch --list study/dvc.yaml > logs/array
+if [ -s logs/array ]; then
+    sbatch --array="1-$(wc -l < logs/array)" "$@" "$(dirname "$0")/run.sbatch"
+else
+    python -m bnstudy.launch study/dvc.yaml  # puts the lock file in the order of a serial run
 fi
