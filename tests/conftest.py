@@ -24,7 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # timing decides no test
 hypothesis.settings.load_profile("no deadline")
-pytest_plugins = ["small"]  # the fixtures of tests/small.py
+pytest_plugins = ["toy"]  # the fixtures of tests/toy.py
 ROOT = Path(__file__).parent.parent
 PARAMS = load(ROOT / "params.yaml")
 ENVIRONMENT = {
@@ -63,21 +63,13 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def clone(folder: Path) -> Path:
-    """The working tree's study files in a git repository of their own, without data, results or cache."""
+    """Both pipelines of the working tree in a git repository of their own, without data, results or cache."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
-    wanted = (
-        "src/",
-        "tools/plan.py",
-        ".dvc/",
-        "dvc.yaml",
-        "params.yaml",
-        "data/first_version/",
-        "docs/",
-        "reproductions/",
-    )
+    wanted = ("src/", "tools/", ".dvc/", "dvc.yaml", "params.yaml", "docs/changes.md", ".git", ".dvcignore")
+    study = ("study/dvc.yaml", "study/params.yaml", "study/earlier/")
     for name in listed.split("\0"):
-        if name.startswith((*wanted, ".gitignore", ".dvcignore")) and (ROOT / name).is_file():
+        if name.startswith((*wanted, *study)) and (ROOT / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)  # with its time, by which Numba knows what it has compiled

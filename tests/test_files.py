@@ -121,8 +121,9 @@ with whole_folder(Path("target")) as folder:
 
 def test_states_of_finished_runs_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("train/a/0.finished", "train/a/1.pt", "sweep/a.finished"):
+    gone = ["train/a/0.finished", "train/a/0.state", "train/a/0/part.state"]
+    for name in (*gone, "train/a/1.state", "sweep/a.finished"):
         write(Path("checkpoints", name), b"")
     forget_finished("train")
     forget_finished("nothing-there")
-    assert names(tmp_path / "checkpoints") == ["sweep", "sweep/a.finished", "train", "train/a", "train/a/1.pt"]
+    assert names(tmp_path / "checkpoints") == ["sweep", "sweep/a.finished", "train", "train/a", "train/a/1.state"]

@@ -1,9 +1,7 @@
 """One stage in a workspace of its own: the driver's files, what the stage depends on, `dvc repro --single-item`.
 
-Ray takes this module along, so that a worker needs no file of the study before it unpacks them.
-
-python -m bnstudy.workspace      in a workspace: run its stage
-python workspace.py FILE.job     without Ray, as in a SLURM array: one of the jobs that `launch --export` wrote
+Ray takes this module along, so that a worker needs no file of the study before it unpacks them. In a workspace,
+`python -m bnstudy.workspace` runs its stage.
 """
 
 import fcntl
@@ -38,10 +36,9 @@ class Job(NamedTuple):
     """One stage, and what a workspace for it needs beside the driver's files."""
 
     stage: str
-    records: dict[str, Any]  # what dvc.lock has of the stages that it depends on
+    records: dict[str, dict[str, Any]]  # by lock file, what it has of the stages that it depends on
     config: str  # .dvc/config.local
-    remote: str | None  # None: one machine, whose workspaces share the driver's cache and the folder `home`
-    home: str
+    remote: str
     threads: str | None  # the driver's OMP_NUM_THREADS
 
 
@@ -53,7 +50,7 @@ class Entry(NamedTuple):
 
 
 class Result(NamedTuple):
-    state: str  # done, failed or stopped (by Ctrl-C)
+    state: str  # done, restored, failed or stopped (by Ctrl-C)
     machine: str
     log: str = ""
     seconds: float = 0.0
@@ -79,19 +76,18 @@ class Board:
 
 
 def perform(job: Job, package: bytes, board: Any) -> Result:
-    """The Ray task. A failure is a result too."""
-    machine = socket.gethostname()
+    """The Ray task: run `job` in a new folder, removed at its end. A failure is a result too."""
+    started, machine = time.time(), socket.gethostname()
 
     def stopping(line: dict[str, str]) -> bool:
         # Not ray.get: a task that waits so gives its processors to another one.
         return bool(board.report.remote(job.stage, {"machine": machine} | line).future().result())
 
-    return Result("stopped", machine) if stopping({}) else in_workspace(job, package, stopping)
+    def result(state: str, log: str, entry: Entry | None = None) -> Result:
+        return Result(state, machine, log, time.time() - started, entry)
 
-
-def in_workspace(job: Job, package: bytes, stopping: Callable[[dict[str, str]], bool]) -> Result:
-    """Run `job` in a new folder, removed at its end, telling `stopping` once a second how far it is."""
-    started, machine = time.time(), socket.gethostname()
+    if stopping({}):
+        return result("stopped", "")
     scratch = Path(tempfile.gettempdir(), f"bnstudy-{os.getuid()}")
     try:
         scratch.mkdir(exist_ok=True, mode=0o700)
@@ -101,11 +97,10 @@ def in_workspace(job: Job, package: bytes, stopping: Callable[[dict[str, str]], 
             code = follow(folder, job, held, stopping)
             log = (folder / LOG).read_text(errors="replace")[-100_000:]
             if code == 0:
-                entry = Entry(*json.loads((folder / RESULT).read_text()))
-                return Result("done", machine, log, time.time() - started, entry)
-            return Result("stopped" if code == -signal.SIGINT else "failed", machine, log, time.time() - started)
+                return result(how(log), log, Entry(*json.loads((folder / RESULT).read_text())))
+            return result("stopped" if code == -signal.SIGINT else "failed", log)
     except OSError as error:
-        return Result("failed", machine, f"error: {machine}: {error}\n", time.time() - started)
+        return result("failed", f"error: {machine}: {error}\n")
 
 
 @contextmanager
@@ -132,22 +127,18 @@ def remove_abandoned(scratch: Path) -> None:
 def unpack(folder: Path, job: Job, package: bytes, scratch: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         archive.extractall(folder, filter="data")
-    (folder / ".dvc/tmp").mkdir(exist_ok=True)
+    for name in (".dvc/tmp", ".dvc/cache"):
+        (folder / name).mkdir(exist_ok=True)
     (folder / ".dvc/config.local").write_text(job.config)
-    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": job.records}))
+    for file, stages in job.records.items():
+        (folder / file).write_text(json.dumps({"schema": "2.0", "stages": stages}))
     (folder / JOB).write_text(json.dumps(job._asdict()))
-    if job.remote is None:
-        for name in ("checkpoints", "logs"):
-            Path(job.home, name).mkdir(exist_ok=True)
-            (folder / name).symlink_to(Path(job.home, name))
-    else:  # a machine keeps what it has fetched, but of run-cache records each workspace only its own
-        (scratch / "files").mkdir(exist_ok=True)
-        (folder / ".dvc/cache").mkdir(exist_ok=True)
-        (folder / ".dvc/cache/files").symlink_to(scratch / "files")
+    (scratch / "files").mkdir(exist_ok=True)  # a machine keeps what it has fetched
+    (folder / ".dvc/cache/files").symlink_to(scratch / "files")
 
 
 def follow(folder: Path, job: Job, held: int, stopping: Callable[[dict[str, str]], bool]) -> int:
-    """Run `work` in `folder`, and pass on its progress; its exit status, or -2 if it was told to stop."""
+    """Run `work` in `folder`, and pass on its progress once a second; its exit status, or -2 if it was told to stop."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray's, not ours
     environment |= {"OMP_NUM_THREADS": job.threads} if job.threads else {}
     environment |= {
@@ -183,6 +174,11 @@ def last_line(log: Path) -> dict[str, str]:
     return found[-1].groupdict("") if found else {}
 
 
+def how(log: str) -> str:
+    """Whether a stage ran, by what DVC said, or came from the run cache."""
+    return "restored" if "is cached - skipping run" in log else "done"
+
+
 # In a workspace, in a process of its own.
 
 
@@ -195,30 +191,28 @@ def work() -> int:
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     from dvc.cli import main as dvc
     from dvc.repo import Repo
+    from dvc.stage.cache import _get_cache_hash, _get_stage_hash
+    from dvc.stage.serialize import to_single_stage_lockfile
 
     job = Job(**json.loads(Path(JOB).read_text()))
     with Repo() as repo:
         [stage] = repo.stage.collect(job.stage)
         for out in needed(repo, stage):
-            if job.remote:
-                for objects in out.get_used_objs(remote=job.remote).values():
-                    repo.cloud.pull(objects, remote=job.remote)
+            pull(repo, out.get_used_objs(remote=job.remote), job.remote)
             out.checkout(force=True)
-        look_up(repo, stage, job.remote)
-        states = States(repo, job) if job.remote else None
-    code: int = dvc(["repro", "--single-item", job.stage])
-    if states:
-        states.close(finished=code == 0)
+        states = States(repo, job)
+    code: int = dvc(["repro", "--pull", "--single-item", job.stage])
+    states.close(finished=code == 0)
     if code:
         return code
     with Repo() as repo, repo.lock:
         [stage] = repo.stage.collect(job.stage)
-        entry = look_up(repo, stage, None)
-        if entry is None:
-            sys.exit(f"error: {job.stage} left no record in the run cache")
-        if job.remote:
-            send(repo, repo.stage_cache.get_used_objs([entry]), job.remote)
-            repo.stage_cache.push(job.remote)
+        entry = Entry(_get_stage_hash(stage), _get_cache_hash(to_single_stage_lockfile(stage)))
+        send(repo, repo.stage_cache.get_used_objs([entry]), job.remote)
+        path = repo.stage_cache._get_cache_path(*entry)
+        there = states.fs.join(states.root, "runs", entry.key[:2], entry.key)
+        states.fs.makedirs(there, exist_ok=True)
+        states.fs.put_file(path, states.fs.join(there, entry.value))
     Path(RESULT).write_text(json.dumps(entry))
     return 0
 
@@ -235,7 +229,8 @@ class States:
 
     def __init__(self, repo: Any, job: Job) -> None:
         remote = repo.cloud.get_remote(job.remote)
-        self.fs, self.path = remote.fs, remote.fs.join(remote.path, "states", job.stage)
+        self.fs, self.root = remote.fs, remote.path
+        self.path = self.fs.join(self.root, "states", re.sub("[/:]", "-", job.stage))
         self.sent: dict[Path, float] = {}
         if self.fs.exists(self.path):
             for source in self.fs.find(self.path):
@@ -284,61 +279,17 @@ def needed(repo: Any, stage: Any) -> list[Any]:
     ]
 
 
-def send(repo: Any, objects: dict[Any, Any], remote: str) -> None:
+def send(repo: Any, objects: dict[Any, Iterable[Any]], remote: str) -> None:
     for some in objects.values():
         if failed := repo.cloud.push(some, remote=remote).failed:
-            raise OSError(f"{len(failed)} of {len(some)} files could not be sent to the remote {remote}")
+            raise OSError(f"{len(failed)} files could not be sent to the remote {remote}")
 
 
-def look_up(repo: Any, stage: Any, remote: str | None) -> Entry | None:
-    """The newest entry for `stage` as its dependencies are now, if the files that it names are in the cache too, with
-    those of `remote`.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.stage.cache import _get_stage_hash
-
-    cache = repo.stage_cache
-    try:
-        stage.save_deps()
-        key = _get_stage_hash(stage)
-    except (DvcException, AssertionError):  # a dependency is not there
-        return None
-    if remote:
-        fetch_records(repo, key, remote)
-    found = sorted(Path(cache._get_cache_dir(key)).glob("[!.]*"), key=lambda path: path.stat().st_mtime)
-    if not found or not (record := cache._load_cache(key, found[-1].name)):
-        return None
-    entry = Entry(key, found[-1].name)
-    if remote:
-        fetch_files(repo, [entry], remote)
-    return entry if cache._create_stage(record, wdir=stage.wdir).outs_cached() else None
-
-
-def fetch_files(repo: Any, entries: Iterable[Entry], remote: str) -> None:
-    """Copy the files that `entries` name from `remote` into the cache."""
-    for objects in repo.stage_cache.get_used_objs(entries, remote=remote).values():
-        repo.cloud.pull(objects, remote=remote)
-
-
-def fetch_records(repo: Any, key: str, remote: str) -> None:
-    """Copy the records of `key` from `remote` into the run cache."""
-    there = repo.cloud.get_remote(remote)
-    source, folder = there.fs.join(there.path, "runs", key[:2], key), Path(repo.stage_cache._get_cache_dir(key))
-    for path in there.fs.find(source) if there.fs.exists(source) else []:
-        folder.mkdir(parents=True, exist_ok=True)
-        there.fs.get_file(path, str(folder / there.fs.name(path)))
-
-
-def one_of_an_array(path: Path) -> int:
-    """Run the job in `path`, without Ray; SIGINT or SIGTERM stops it with its state saved. Returns the exit status."""
-    told = list[int]()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: told.append(number))
-    job = Job(**json.loads(path.read_text()))
-    result = in_workspace(job, path.with_name("package.tar.gz").read_bytes(), lambda _: bool(told))
-    print(result.log + f"{result.state} {job.stage} on {result.machine}")
-    return 0 if result.state == "done" else 1
+def pull(repo: Any, objects: dict[Any, Iterable[Any]], remote: str) -> None:
+    for some in objects.values():
+        if failed := repo.cloud.pull(some, remote=remote).failed:
+            raise OSError(f"{len(failed)} files could not be brought from the remote {remote}")
 
 
 if __name__ == "__main__":
-    sys.exit(one_of_an_array(Path(sys.argv[1])) if sys.argv[1:] else work())
+    sys.exit(work())

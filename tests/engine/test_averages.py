@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import CPU, SPLITS, TRAIN, VALIDATION, batch_statistics, network_of, random_images, same, trained
 from torch import Tensor
 
 from bnstudy.engine.averages import (
@@ -26,6 +25,7 @@ from bnstudy.engine.network import Network
 from bnstudy.engine.schedule import When
 from bnstudy.engine.training import dropout_mask, evaluate
 from conftest import arm_of
+from tiny import CPU, SPLITS, TRAIN, VALIDATION, batch_statistics, network_of, random_images, same, trained
 
 ARM = arm_of(steps=5)
 DECAYS = [0.0, 0.01, 0.5, 0.95, 1.0]

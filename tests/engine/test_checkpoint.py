@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CPU, SPLITS, TRAIN, VALIDATION, Spy, network_of
 
 from bnstudy.engine import checkpoint as module
 from bnstudy.engine.averages import Averages
@@ -27,6 +26,7 @@ from bnstudy.params import Optimizer as OptimizerParams
 from bnstudy.params import Runtime
 from bnstudy.progress import Progress
 from conftest import ENVIRONMENT, PARAMS, ROOT, arm_of, until, write_params
+from tiny import CPU, SPLITS, TRAIN, VALIDATION, Spy, network_of
 
 ARM, FILES = arm_of(), ("models/plain/0.safetensors", "curves/plain/0.csv")
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import CPU
 
 import train
 from bnstudy import BadInput
 from bnstudy.engine import device as devices
 from bnstudy.progress import log
 from conftest import ENVIRONMENT, ROOT, run, write_params
+from tiny import CPU
 
 
 @pytest.mark.parametrize("name", ["cuda:255", "cuda:256", "cuda:999"])  # PyTorch's index is a signed byte

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import SPLITS, TEST, TRAIN, VALIDATION, Spy, batch_statistics, network_of, same, trained
 
 from bnstudy.engine.averages import set_statistics, statistics
 from bnstudy.engine.history import Diverged, History
@@ -15,6 +14,7 @@ from bnstudy.engine.schedule import When
 from bnstudy.engine.training import evaluate
 from bnstudy.params import Arm
 from conftest import arm_of
+from tiny import SPLITS, TEST, TRAIN, VALIDATION, Spy, batch_statistics, network_of, same, trained
 
 WHEN = When(coarse=[2, 4], tested=[4], fine=[1, 2, 3], corrected=True)
 

@@ -5,12 +5,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from tiny import CPU
 
 from bnstudy import BadInput
 from bnstudy.engine.models import from_file, to_bytes
 from bnstudy.engine.network import build
 from conftest import PARAMS
+from tiny import CPU
 
 ARM = PARAMS.arm("batch_norm")
 

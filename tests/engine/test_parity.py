@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import Spy
 
 from bnstudy.engine import training
 from bnstudy.engine.network import Network, initialize
 from bnstudy.params import Design
 from conftest import PARAMS, arm_of
+from tiny import Spy
 
 REFERENCE = np.load(Path(__file__).with_name("slim_reference.npz"))
 # TensorFlow holds both constants in float32.

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CPU, TRAIN, Spy, network_of, same, trained
 
 from bnstudy.engine.data import batch_indices
 from bnstudy.engine.training import Optimizer, dropout_mask, evaluate, learning_rate
 from bnstudy.params import LearningRate
 from bnstudy.params import Optimizer as OptimizerParams
 from conftest import PARAMS, ROOT, arm_of, run
+from tiny import CPU, TRAIN, Spy, network_of, same, trained
 
 ADAGRAD, SGD = PARAMS.train.optimizer, OptimizerParams(name="sgd", momentum=0.9)
 ARM = arm_of()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from made_up import ENVIRONMENT, STUDY, held
 
 import study_judge
 from bnstudy.study.claim import Finding, judge
 from bnstudy.study.claims import CLAIMS
+from made_up import ENVIRONMENT, STUDY, held
 
 ROOT = Path(__file__).parents[2]
 LADDER: list[tuple[str, str, str | None, float, float | None]] = [

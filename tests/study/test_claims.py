@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import SEEDS, STUDY, V1, averages, curves, excess, held, sweep
 
 from bnstudy.study.claim import Finding, judge
 from bnstudy.study.claims import CLAIMS, bottom, exit_age, largest_rate, share_of
 from bnstudy.study.crossing import Crossing, exactly
 from bnstudy.study.records import Results
+from made_up import SEEDS, STUDY, V1, averages, curves, excess, held, sweep
 
 TABLES = ("curves", "averages", "sweep", "mechanism")
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import ENVIRONMENT, SEEDS, STUDY, V1, V2, averages, curves, mechanism, sweep, write
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
@@ -17,6 +16,7 @@ from bnstudy.study import theory
 from bnstudy.study.claim import Finding
 from bnstudy.study.params import Study
 from bnstudy.study.records import Results
+from made_up import ENVIRONMENT, SEEDS, STUDY, V1, V2, averages, curves, mechanism, sweep, write
 
 
 def study_of(folder: Path, params: Study) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import STUDY, averages, curves, held, mechanism, sweep, write
 
 from bnstudy import BadInput
 from bnstudy.study.params import Study
 from bnstudy.study.records import read_environments, read_results
+from made_up import STUDY, averages, curves, held, mechanism, sweep, write
 
 SEEDS = [22, 23]
 PARAMS = STUDY.model_copy(update={"seeds": SEEDS, "long": STUDY.long.model_copy(update={"seeds": [22]})})

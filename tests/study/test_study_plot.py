@@ -7,17 +7,16 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import numpy as np
 import pandas as pd
 import pytest
-from made_tables import LADDER, ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+import made_tables
 import study_plot
 from bnstudy import BadInput
 from bnstudy.params import Plot
@@ -25,6 +24,7 @@ from bnstudy.study import theory
 from bnstudy.study.params import Study, load
 from bnstudy.study.style import BLUE, GREEN, RED, styled
 from bnstudy.style import DARK, INK
+from made_tables import LADDER, ROOT
 
 NAMES = ["cause.svg", "dip.svg", "ladder.svg", "rates.svg"]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,16 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import made_tables
 import pytest
-from made_tables import ROOT, findings
 
+import made_tables
 import study_plot
 import study_report
 from bnstudy import BadInput
 from bnstudy.study import earlier
 from bnstudy.study.claim import MARKS, Finding
 from bnstudy.study.params import load
+from made_tables import ROOT, findings
 
 NAMES = ("README.md", "index.html")
 Change = Callable[[Finding], dict[str, Any]]

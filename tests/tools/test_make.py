@@ -1,4 +1,4 @@
-"""Every `make` command of the README, in a checkout of the small study with this environment as its own."""
+"""The Makefile: every target is told by `make help`, has a whole recipe, and works in a path with a space."""
 
 import re
 import shutil
@@ -9,40 +9,46 @@ import pytest
 
 from conftest import ROOT, run
 
-PRINTS = {
-    "plan": "nothing to run: dvc.lock has this code",
-    "records": "",
-    "study": "Data and pipelines are up to date.",
-    "judge": "Data and pipelines are up to date.",
-    "verify VERIFY=--no-retrain": "ok        files in git again",
-}
-LONG = ["demo", "test", "torture"]  # other tests run what these run
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = sorted({*re.findall(r"^# make +([a-z-]+)", MAKEFILE, re.MULTILINE)} - {"install"})
 
 
-@pytest.fixture
-def checkout(copy: Path) -> Path:
-    shutil.copy(ROOT / "Makefile", copy)
-    for name in ("tools", "requirements"):
-        shutil.copytree(ROOT / name, copy / name, dirs_exist_ok=True)
-    for environment, stamp in ((".venv", "study"), (".venv-read", "read")):
-        (copy / environment).mkdir()
-        for part in ("bin", "lib", "pyvenv.cfg"):
-            (copy / environment / part).symlink_to(Path(sys.prefix) / part)
-        (copy / environment / stamp).touch()
-    return copy
+def test_help_tells_every_target() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    assert {*phony.split()} - {"venv", "help"} == {*TARGETS}
+    printed = run(ROOT, "make", "help").stdout
+    assert all(f"make {target} " in printed for target in TARGETS)
 
 
-def test_every_one_is_run_here() -> None:
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert named == {command.split()[0] for command in PRINTS} | set(LONG)
+@pytest.mark.parametrize("target", TARGETS)
+def test_its_recipe_is_whole(target: str) -> None:
+    printed = run(ROOT, "make", "--dry-run", target).stdout
+    for script in re.findall(r"\b(?:tools|src|tests)/[\w/]+\.py", printed):
+        assert (ROOT / script).is_file()
 
 
-@pytest.mark.parametrize("command", PRINTS)
-def test_it_runs(checkout: Path, command: str) -> None:
-    assert PRINTS[command] in run(checkout, "make", *command.split()).stdout
-    assert run(checkout, "git", "status", "--porcelain", "--untracked-files=no").stdout == ""
+def test_make_in_a_path_with_a_space(tmp_path: Path) -> None:
+    """Its environment lies inside the checkout, and what it runs comes from there."""
+    checkout = tmp_path / "a study"
+    (checkout / "requirements").mkdir(parents=True)
+    (checkout / "tools").mkdir()
+    (checkout / "tools/page.py").write_text("import sys; print(sys.executable)\n")
+    (checkout / "requirements/study.lock").write_text("")
+    shutil.copy(ROOT / "Makefile", checkout)
+    printed = run(checkout, "make", f"PYTHON={sys.executable}").stdout
+    assert f"{checkout}/.venv/bin/python" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a study"]
+    assert (checkout / ".venv/study").is_file()
 
 
-@pytest.mark.parametrize("command", LONG)
-def test_its_recipe_is_whole(checkout: Path, command: str) -> None:
-    run(checkout, "make", "--dry-run", command)
+def test_it_refuses_an_old_python(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"\n')
+    old.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/study.lock").touch()
+    done = run(tmp_path, "make", "venv", f"PYTHON={old}", check=False)
+    assert done.returncode == 2
+    assert "is not Python 3.11 to 3.13: make PYTHON=python3.12 venv" in done.stdout
+    assert not (tmp_path / ".venv").exists()

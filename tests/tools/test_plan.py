@@ -1,196 +1,133 @@
-"""The plan beside what DVC then runs, on the small study; `test_pipeline` does so on the whole one."""
+"""The plan beside what DVC then runs."""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
-from hypothesis import given
-from hypothesis import strategies as st
 
 import plan
-from bnstudy import waves
-from conftest import run
-from plan import MAY, RESTORE, RUN, Plan, Step
-from small import ALL, TRAINS, append, edit, repro
+from plan import LACKS, MAY, RESTORE, RUN, Step
+from toy import ALL, ARMS, EVALUATES, MECHANISM, NOTE, ROOT, TRAINS, edit, repro, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
-SWEEPS = ["sweep@plain", "sweep@batch_norm"]
+BOTH = ("dvc.yaml", "study/dvc.yaml")
+JUDGE = "study/dvc.yaml:judge"
+TOOL = (sys.executable, str(ROOT / "tools/plan.py"))
 
 
-def planned(folder: Path) -> Plan:
-    with Repo(folder) as repo:
+def planned() -> list[Step]:
+    """In the working folder."""
+    with Repo() as repo:
         return plan.plan(repo)
 
 
-def actions(found: Plan) -> dict[str, str]:
-    return {step.stage: step.action for step in found.steps}
+def actions() -> dict[str, str]:
+    return {step.stage: step.action for step in planned()}
+
+
+def told() -> str:
+    return "\n".join(plan.told(planned(), ALL))
 
 
 def test_nothing_was_ever_run(unmade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(unmade)
-    found = planned(unmade)
-    assert actions(found) == dict.fromkeys(ALL, RUN)
-    assert plan.told(found) == [
-        "not in dvc.lock: new, or never run",
-        "  will run  check, prepare, sweep (all 2), tune, train (all 2), evaluate    time unknown",
-    ]
+    assert actions() == dict.fromkeys(ALL, RUN)
+    every = "fetch, prepare, train (all 2), evaluate (all 2), plot, study/train (all 4), study/mechanism (all 2),"
+    assert told() == f"will run: {every}\nstudy/judge; time unknown\n    never run"
 
 
-def test_a_setting_of_one_arm_then_back(copy: Path) -> None:
-    assert plan.told(planned(copy))[0].startswith("nothing to run")
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")}
-    edit(copy, "arms.he.steps", 4)
-    told = plan.told(planned(copy))
-    assert told[:3] == ["arms.he.steps: 3 → 4", "  will run  check, tune", "tune resolves other settings"]
-    assert told[3].split("  ")[1:3] == ["will run", "train@he-10, evaluate"]
-    assert told[3].endswith("by earlier logs")
-    assert {path: path.stat().st_mtime_ns for path in copy.rglob("settings/**/*")} == before
-    assert repro(copy) == ({"check", "tune", "train@he-10", "evaluate"}, set())
-    edit(copy, "arms.he.steps", 3)
-    assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "train@he-10": RESTORE, "evaluate": RUN}
-    assert repro(copy) == ({"check", "tune", "evaluate"}, {"train@he-10"})
+def test_an_arm_of_the_study_and_a_model_of_the_note_then_back(copy: Path) -> None:
+    assert told().startswith("nothing to run")
+    edit(copy, "arms.he.rate", 0.2, "study/params.yaml")
+    edit(copy, "models.plain.initializer", "he")
+    changed = [TRAINS[1], EVALUATES[1], "plot", *ARMS[2:]]  # all of which read the parameter themselves
+    assert actions() == dict.fromkeys(changed, RUN) | dict.fromkeys([*MECHANISM, JUDGE], MAY)
+    lines = told().splitlines()
+    assert "    models.plain.initializer: truncated_normal -> he" in lines
+    assert lines[lines.index("    arms.he.rate: 0.1 -> 0.2") - 1].startswith(
+        "will run: study/train@he-22, study/train@he-23; "
+    )
+    assert lines[-1] == "    where what it reads comes out different"
+    # The toys' trainings do not read their rate: the chain stops at them.
+    assert repro(copy, *BOTH) == ({*changed}, set())
+    edit(copy, "arms.he.rate", 0.1, "study/params.yaml")
+    assert actions() == dict.fromkeys(ARMS[2:], RESTORE) | dict.fromkeys([*MECHANISM, JUDGE], MAY)
+    assert repro(copy, *BOTH) == (set(), {*ARMS[2:]})
 
 
-def test_an_arm_that_comes_back(copy: Path) -> None:
-    """The file of its setting is gone, but the one that will be written is that of its last run."""
-    edit(copy, "study.arms", ["he"])
-    assert repro(copy)[0] == {"check", "tune", "evaluate"}
-    edit(copy, "study.arms", ["note_plain", "he"])
-    assert not (copy / "settings/train/note_plain").exists() or not list((copy / "settings/train/note_plain").iterdir())
-    assert actions(planned(copy)) == {"check": RUN, "tune": RUN, "evaluate": RUN}
-    assert repro(copy)[0] == {"check", "tune", "evaluate"}
-
-
-def test_a_value_that_check_refuses(copy: Path) -> None:
-    edit(copy, "arms.he.steps", 0)
-    done = run(copy, "python", str(Path(plan.__file__)), check=False)
-    assert done.returncode == 1
-    assert not done.stdout
-    assert done.stderr.startswith("error: params.yaml: arms.he.steps: 0 ")
-
-
-def test_a_setting_of_the_tuning(copy: Path) -> None:
-    """What `tune` will choose cannot be told before the sweep has run."""
-    edit(copy, "train.keep_prob", 1.0)
-    found = planned(copy)
-    assert actions(found) == dict.fromkeys(["check", *SWEEPS, "tune", "evaluate"], RUN) | dict.fromkeys(TRAINS, MAY)
-    assert "check resolves other settings" in plan.told(found)
-    assert "their settings depend on what tune chooses" in plan.told(found)
-
-
-def test_the_same_bytes_stop_the_chain(copy: Path) -> None:
-    append(copy / "src/sweep.py", "# a remark\n")
-    edit(copy, "rules.useless", 0.4)
-    edit(copy, "plot.width", 5.0)
-    assert actions(planned(copy)) == {
-        "check": RUN,
-        **dict.fromkeys(SWEEPS, RUN),
-        **dict.fromkeys(["tune", *TRAINS], MAY),
-        "evaluate": RUN,
+def test_code_a_command_an_output_and_a_seed(copy: Path) -> None:
+    (copy / "src/bnstudy/engine/toy.py").write_text("ANSWER = 43\n")
+    (copy / "study/metrics/claims.json").write_text("by hand")
+    (copy / "dvc.yaml").write_text((copy / "dvc.yaml").read_text().replace("python src/plot", "python -B src/plot"))
+    edit(copy, "seeds", [10, 11])
+    why = {step.stage: step.why for step in planned() if step.action == RUN}
+    engine, new = "src/bnstudy/engine modified", ["train@batch_norm-11", "train@plain-11"]
+    new += [name.replace("train", "evaluate") for name in new]
+    assert why == dict.fromkeys([*TRAINS, *EVALUATES, *ARMS, *MECHANISM], engine) | dict.fromkeys(new, "never run") | {
+        "plot": "another command; seeds: [10] -> [10, 11]",
+        JUDGE: "study/metrics/claims.json is not what it wrote",
     }
-    assert repro(copy) == ({"check", *SWEEPS, "evaluate"}, set())
-
-
-def test_code_a_command_an_output_and_a_new_stage(copy: Path) -> None:
-    append(copy / "src/bnstudy/engine/grid.py", "# a remark\n")
-    append(copy / "metrics/claims.json", "by hand")
-    text = (copy / "dvc.yaml").read_text()
-    (copy / "dvc.yaml").write_text(text.replace("python src/prepare.py", "python -B src/prepare.py"))
-    edit(copy, "study.seeds", [10, 11])
-    reasons = {step.stage: step.reasons for step in planned(copy).steps if step.changed}
-    assert reasons == {
-        **dict.fromkeys(["check", "tune"], ("study.seeds: [10] → [10, 11]",)),
-        "prepare": ("another command",),
-        **dict.fromkeys(TRAINS, ("src/bnstudy/engine modified (grid.py)",)),
-        "train@note_plain-11": ("not in dvc.lock: new, or never run",),
-        "train@he-11": ("not in dvc.lock: new, or never run",),
-        "evaluate": ("metrics/claims.json is not what the stage wrote",),
-    }
-
-
-def test_a_folder_that_will_be_whole_again(copy: Path) -> None:
-    """A stage reads it, and does not run for a file in it that others write anew."""
-    (copy / "settings/train/note_plain/10.json").unlink()
-    (copy / "metrics/train/he/10.csv").write_text("cut off")
-    assert actions(planned(copy)) == {"tune": RUN, "train@he-10": RESTORE, "evaluate": MAY}
-    assert repro(copy) == ({"tune"}, {"train@he-10"})
-    (copy / "settings/train/he/old.json").touch()
-    (copy / "metrics/train/he/old.csv").touch()
-    assert actions(planned(copy)) == {"tune": RUN, "evaluate": RUN}
-    assert repro(copy) == ({"tune", "evaluate"}, set())
 
 
 def test_outputs_that_only_the_cache_has(copy: Path) -> None:
-    (copy / "metrics/sweep/plain.csv").unlink()
-    found = planned(copy)
-    assert actions(found) == {"sweep@plain": RESTORE}
-    assert found.missing == []
-    assert repro(copy) == (set(), {"sweep@plain"})
+    (copy / "study/runs/train/plain/22.csv").unlink()
+    assert actions()[ARMS[0]] == RESTORE
+    shutil.rmtree(copy / "models")
+    shutil.rmtree(copy / ".dvc/cache/files/md5")
+    found = actions()
+    assert found[TRAINS[0]] == found[ARMS[0]] == LACKS
+    assert "not here: " in told()
+    assert "`make records` brings what was recorded" in told()
 
 
-def test_a_fresh_clone(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = planned(fresh)
-    assert found.steps == []
-    assert plan.told(found)[:2] == [
-        "6 stages with results that are not here, not being in git:",
-        "  check, prepare, sweep (all 2), train (all 2)",
-    ]
-    edit(fresh, "rules.useless", 0.4)
-    found = planned(fresh)
-    assert actions(found) == {"check": RUN, "evaluate": RUN}
-    assert found.first == TRAINS
-    assert plan.told(found)[-2].startswith("  but what will run reads these")
-    assert plan.told(found)[-1] == "    train (all 2)"
-    run(fresh, "dvc", "pull", "--allow-missing", *TRAINS)
-    (fresh / "models").rename(fresh / "no models")
-    assert repro(fresh, "--allow-missing") == ({"check", "evaluate"}, set())
-    shutil.rmtree(fresh / ".dvc/cache")  # as where only records/ was pulled: what is not here is not stale
-    monkeypatch.chdir(fresh)
-    assert waves.read_stale(allow_missing=True) == set()
-    assert set(TRAINS) < waves.read_stale(allow_missing=False)
-
-
-def test_times_are_those_of_earlier_logs(tmp_path: Path) -> None:
-    for name, seconds in {"a/0": 100.0, "a/1": 500.0, "b/0": 600.0}.items():
-        log = tmp_path / "train" / f"{name}.json"
+def test_times_are_those_of_earlier_runs(tmp_path: Path) -> None:
+    for name, took in {"train/plain/0": 100.0, "train/plain/1": 500.0, "study/train/he/22": 600.0}.items():
+        log = tmp_path / f"{name}.json"
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(json.dumps({"seconds": seconds}))
-    commands = {f"train@a-{n}": f"python src/train.py a {n}" for n in range(6)} | {"last": "cp signs last"}
-    found = Plan([], [], [], commands)
-    assert plan.duration([*commands], found, tmp_path) == "50 min by earlier logs"
-    assert plan.duration(["last"], found, tmp_path) == ""
-    some = Plan([], [], [], commands | {"sweep@a": "python src/sweep.py a"})
-    assert plan.duration([*some.commands], some, tmp_path) == "over 50 min by earlier logs"
-    assert plan.duration(["sweep@a"], some, tmp_path) == "time unknown"
-    cost = tmp_path / "cost.csv"
-    cost.write_text("run,seconds\ntrain/a/0,3000\ntrain/a/1,5000\nsweep/plain,10\n")
-    assert plan.duration([*commands], found, tmp_path / "none", cost) == "6.7 h by what MNIST took"
-    assert plan.duration([*some.commands], some, tmp_path, cost) == "50 min by logs and MNIST's"
+        log.write_text(json.dumps({"seconds": took}))
+    assert plan.seconds(["train@plain-0", "train@batch_norm-7", "evaluate@plain-0", "plot"], tmp_path) == 600
+    assert plan.seconds(["train@plain-0", ARMS[0]], tmp_path) == 300 + 600
+    steps = [Step(f"train@plain-{seed}", RUN, "why") for seed in range(5)]
+    known = [f"train@plain-{seed}" for seed in range(9)]
+    assert plan.told(steps, known, tmp_path)[0] == "will run: train@plain-0 to plain-4 (5 of 9); 25 min"
+    assert plan.told([Step("study/dvc.yaml:sweep@a", RUN, "why")], ["a"], tmp_path)[0].endswith("; time unknown")
 
 
-NAMES = st.lists(st.from_regex(r"[a-z_]{1,12}(@[a-z_0-9.-]{1,15})?", fullmatch=True), unique=True, max_size=90)
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("params.yaml", "seeds:", "\tseeds:", "params.yaml"),
+        ("dvc.yaml", "stages:", "\tstages:", "dvc.yaml"),
+        ("params.yaml", "height: 4.0", "height: 0.0", "plot.height: 0.0 "),
+        ("study/params.yaml", "per_decade: 16", "per_decade: 0", "evaluation.per_decade: 0 "),
+    ],
+)
+def test_what_is_refused_is_said_in_one_line(tmp_path: Path, file: str, old: str, new: str, says: str) -> None:
+    """By DVC itself, or by the stage that reads it, which need not be stale."""
+    for name in (".dvc/config", *BOTH, "params.yaml", "study/params.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    run(tmp_path, "git", "init", "--quiet")
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new, 1))
+    done = run(tmp_path, *TOOL, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
 
 
-@given(stages=NAMES, data=st.data())
-def test_it_fits_a_terminal(stages: list[str], data: st.DataObject) -> None:
-    reasons = st.lists(st.text("ab →\n", min_size=1, max_size=150), min_size=1, max_size=6).map(tuple)
-    actions = st.sampled_from([RUN, RESTORE, MAY])
-    steps = [Step(name, data.draw(actions), data.draw(reasons)) for name in stages[::2]]
-    lines = plan.told(Plan(steps, stages[1::2], stages[1::2], dict.fromkeys(stages, "cmd")), Path("nowhere"))
-    assert 0 < len(lines) <= plan.LINES
-    assert max(map(len, lines)) <= plan.WIDTH
-
-
-def test_while_another_dvc_is_at_work(copy: Path) -> None:
-    with Repo(copy) as repo, repo.lock:
-        done = run(copy, "python", str(Path(plan.__file__)), check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: another DVC is at work")
+def test_where_nothing_but_ascii_can_be_printed() -> None:
+    done = run(ROOT, *TOOL, PYTHONIOENCODING="ascii")
+    assert done.stdout
+    assert {*NOTE} < {*ALL}
 
 
 def test_outside_a_repository_of_dvc(tmp_path: Path) -> None:
-    done = run(tmp_path, "python", str(Path(plan.__file__)), check=False)
+    done = run(tmp_path, *TOOL, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: DVC says: ")

@@ -1,6 +1,6 @@
 """`study/params.yaml`, typed and frozen: every key once, with its type and range."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,13 +148,13 @@ class Study(Section):
 
     def definition(self, stage: str, name: str) -> dict[str, Any]:
         """The part of the parameters that defines the runs of `name`: its stage depends on it, its runs record it."""
-        defined: Section = {
+        stages: dict[str, Mapping[str, Section]] = {
             "sweep": self.sweep,
             "train": self.arms,
             "averages": self.averages,
             "long": self.long.arms,
-        }[stage][name]
-        sections = {name: defined, "train": self.train, "evaluation": self.evaluation, "data": self.data}
+        }
+        sections = {name: stages[stage][name], "train": self.train, "evaluation": self.evaluation, "data": self.data}
         return {key: section.model_dump(exclude_none=True) for key, section in sections.items()}
 
     def arm(self, shared: Shared, learning_rate: float) -> Arm:

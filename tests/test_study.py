@@ -1,0 +1,182 @@
+"""The study's pipeline on the sample, with the real DVC: what reruns after each change, and the bytes it makes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pandas as pd
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from conftest import clone
+from toy import ROOT, commit, repro, run
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
+
+PIPELINE = "study/dvc.yaml"
+RUNS = ["sweep@batch_norm_hidden_he", "train@note_plain-22", "train@own_rate-22", "averages@note_batch_norm-22"]
+READ = ["judge", "plot", "report"]
+ALL = [*RUNS, "mechanism@22", *READ]
+
+
+def edit(folder: Path, path: str, value: object) -> None:
+    """Another value for a key of study/params.yaml; None removes it."""
+    params = yaml.safe_load((folder / "study/params.yaml").read_text())
+    *above, key = path.split(".")
+    at: Any = params
+    for name in above:
+        at = at[name]
+    at[key] = value
+    if value is None:
+        del at[key]
+    (folder / "study/params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def stages(folder: Path, *options: str) -> set[str]:
+    """Those of the study that `dvc repro` runs."""
+    return {stage.removeprefix(f"{PIPELINE}:") for stage in repro(folder, *options, PIPELINE)[0]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study made small by the demo's tool, and smaller: reproduced once and committed."""
+    folder = clone(tmp_path_factory.mktemp("study") / "study")
+    run(folder, "python", "tools/small.py")
+    for section, kept in (("arms", RUNS[1:3]), ("sweep", RUNS[:1])):
+        for name in yaml.safe_load((folder / "study/params.yaml").read_text())[section]:
+            if not any(f"@{name}-" in f"{stage}-" for stage in kept):
+                edit(folder, f"{section}.{name}", None)
+    for arm in ("arms.note_plain", "arms.own_rate", "sweep.batch_norm_hidden_he"):
+        edit(folder, f"{arm}.steps", 12)
+    edit(folder, "averages.note_batch_norm.steps", 40)
+    edit(folder, "averages.note_batch_norm.decays", [0.5, 0.95, 1.0])
+    edit(folder, "averages.note_batch_norm.images", 100)
+    edit(folder, "averages.note_batch_norm.precise_images", 100)
+    edit(folder, "mechanism.points", 2)
+    edit(folder, "evaluation.moments", [12])
+    edit(folder, "seeds", [22])
+    commit(folder, "small")
+    assert stages(folder) == {"prepare", "fetch", *ALL}
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(study, tmp_path / "study", symlinks=True))
+
+
+def edited(path: str, value: object) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, path, value)
+
+
+def new_seed_of_the_note(folder: Path) -> None:
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text() + "- 12\n")
+
+
+def another_comment(folder: Path) -> None:
+    (folder / "study/params.yaml").write_text("# A comment.\n" + (folder / "study/params.yaml").read_text())
+
+
+def reached(folder: Path) -> set[str]:
+    """The study's stages that a change reaches, and all below them."""
+    with chdir(folder), Repo() as repo:
+        graph, by_name = repo.index.graph, {stage.addressing: stage for stage in repo.index.stages}
+        stale = [by_name[name] for name in repo.status()]
+        found = {stage.addressing for one in stale for stage in (one, *networkx.ancestors(graph, one))}
+    return {name.removeprefix(f"{PIPELINE}:") for name in found if name.startswith(PIPELINE)}
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        pytest.param(edited("arms.note_plain.learning_rate", 0.2), ["train@note_plain-22", *READ], id="an arm"),
+        pytest.param(edited("sweep.batch_norm_hidden_he.steps", 9), [RUNS[0], *READ], id="an entry"),
+        pytest.param(edited("averages.note_batch_norm.images", 90), [*ALL[3:]], id="the averages"),
+        pytest.param(edited("evaluation.first", 4), ALL, id="evaluation"),
+        pytest.param(edited("mechanism.points", 3), ["mechanism@22", *READ], id="mechanism"),
+        pytest.param(edited("rules.note.expected", "no idea"), READ, id="a rule"),
+        pytest.param(edited("plot.width", 6.0), ["plot", "report"], id="plot"),
+        pytest.param(another_comment, [], id="a comment"),
+        pytest.param(new_seed_of_the_note, [], id="the note's seeds"),
+    ],
+)
+def test_a_change_reaches_what_depends_on_it(copy: Path, change: Callable[[Path], None], runs: list[str]) -> None:
+    change(copy)
+    assert reached(copy) == set(runs)
+
+
+def test_a_changed_arm_trains_alone(copy: Path) -> None:
+    edit(copy, "arms.note_plain.learning_rate", 0.2)
+    trained = {"train@note_plain-22", "judge"}
+    assert trained <= stages(copy) <= trained | {*READ}
+    run(copy, "git", "checkout", "--quiet", ".")
+    assert stages(copy) <= {*READ}
+    assert run(copy, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_training_runs_again_to_the_same_bytes_and_nothing_below_it(copy: Path) -> None:
+    for stage in ("train@own_rate-22", "averages@note_batch_norm-22"):
+        ran, _ = repro(copy, "--force", "--single-item", f"{PIPELINE}:{stage}")
+        assert ran == {f"{PIPELINE}:{stage}"}
+    assert run(copy, "git", "status", "--porcelain").stdout == ""
+    assert stages(copy) == set()
+
+
+def test_other_images_are_refused_in_one_line_and_nothing_is_lost(copy: Path) -> None:
+    text = (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(text.replace("validation_size: 500", "validation_size: 400"))
+    done = run(copy, "dvc", "repro", PIPELINE, check=False)
+    assert done.returncode != 0
+    assert "its images are not those of the study" in done.stderr
+    assert "Traceback" not in done.stderr
+    (copy / "params.yaml").write_text(text)
+    assert stages(copy) <= {*READ}
+    assert run(copy, "git", "status", "--porcelain").stdout == ""
+
+
+def test_runs_say_what_made_them_and_others_are_refused(copy: Path) -> None:
+    made = json.loads((copy / "study/runs/train/own_rate/22.json").read_text())
+    params = yaml.safe_load((copy / "study/params.yaml").read_text())
+    assert made["parameters"]["own_rate"] == params["arms"]["own_rate"]
+    edit(copy, "arms.own_rate.learning_rate", 0.2)
+    done = run(copy, "python", "src/study_judge.py", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: study/runs/train/own_rate/22.json: does not hold a run of the parameters")
+
+
+def test_the_runs_hold_what_the_study_asks_for(study: Path) -> None:
+    history = pd.read_csv(study / "study/runs/train/own_rate/22.csv")
+    assert history["corrected_accuracy"].notna().all()
+    averages = pd.read_csv(study / "study/runs/averages/note_batch_norm/22.csv")
+    kinds = {"moving", "corrected", "precise", "batch", "start_10", "start_0.1", "means_corrected"}
+    assert set(averages["statistics"]) == kinds
+    precise = averages[averages["statistics"] == "precise"]
+    assert set(precise["step"]) == set(averages["step"])
+    assert (precise[["conv1_variance", "conv2_variance"]] > 0).all(axis=None)
+
+
+def test_it_ends_in_a_page(study: Path) -> None:
+    page = (study / "study/report/index.html").read_text(encoding="utf-8")
+    assert "preliminary" in page.lower()
+    assert {path.name for path in (study / "study/report/figures").iterdir()} == {"dip.svg", "rates.svg"}
+
+
+def test_the_arms_of_the_note_are_the_notes_models() -> None:
+    """The study has a copy of the note's setting, so that playing with the note makes nothing of it stale."""
+    note = yaml.safe_load((ROOT / "params.yaml").read_text())
+    study = yaml.safe_load((ROOT / "study/params.yaml").read_text())
+    pairs = {"plain": study["arms"]["note_plain"], "batch_norm": study["averages"]["note_batch_norm"]}
+    for model, arm in pairs.items():
+        assert arm["network"] == note["models"][model]
+        assert arm["optimizer"] == note["train"]["optimizer"]
+        assert arm["batch_size"] == note["train"]["batch_size"]
+        assert arm["learning_rate"] == note["train"]["learning_rate"]["initial"]
+    shared = {key: note["train"]["learning_rate"][key] for key in ("decay_rate", "decay_steps", "staircase")}
+    assert study["train"] == shared | {key: note["train"][key] for key in ("keep_prob", "precision")}
+    assert not {*note["seeds"]} & {*range(22, 52)}
