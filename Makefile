@@ -59,16 +59,17 @@ $(VENV)/ray: requirements/launch.lock $(VENV)/study
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
 
-# In a clone, so that this checkout stays as it is. A stranger's hooks and signing key stay out of it.
-GIT := git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c user.name=bnstudy -c user.email=demo@localhost
+# In a clone, so that this checkout stays as it is. A stranger's hooks, ignored names and signing key stay out of it.
+GIT := git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c protocol.file.allow=always \
+    -c user.name=bnstudy -c user.email=demo@localhost
 define small
-	@set -e; rm -rf .demo; $(GIT) clone --quiet --template= . .demo; cd .demo; \
+	@set -e; rm -rf .demo; $(GIT) clone --quiet --template= --config core.excludesFile=/dev/null . .demo; cd .demo; \
 	python tools/page.py; python tools/small.py; PYTHONPATH=src python -m bnstudy.launch $(1); \
-	$(GIT) add --all; $(GIT) commit --quiet --message "In small"; dvc plots show >/dev/null
+	$(GIT) add --all; $(GIT) commit --quiet --message "In small"; dvc plots show $(2) >/dev/null
 endef
 
 demo: venv
-	$(call small,dvc.yaml)
+	$(call small,dvc.yaml,plots/curves.csv)
 	@cd .demo && python src/plot.py
 	@echo "picture:  .demo/plots/curves.svg"
 	@echo "charts:   .demo/dvc_plots/index.html   what \`dvc plots show\` draws"
@@ -86,7 +87,10 @@ plan: venv
 	@python tools/plan.py
 
 # The weights are not in git, and an empty folder in place of theirs would count as a change.
-PULL = dvc pull --quiet --allow-missing --remote records && { [ ! -d study/models ] || find study/models -empty -delete; }
+# DVC removes a damaged record, and says nothing.
+PULL = dvc pull --quiet --allow-missing --remote records && { [ ! -d study/models ] || find study/models -empty -delete; } && \
+    { [ -z "$$($(GIT) ls-files --deleted study/records)" ] || \
+    { echo "error: files in study/records were damaged: \`git restore study/records\`, then the same again"; exit 1; }; }
 records: venv
 	@$(PULL)
 

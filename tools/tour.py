@@ -21,7 +21,7 @@ def play(text: str, folder: Path) -> str:
 
     def shown(command: str) -> str:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
+            ["bash", "-c", command],
             cwd=folder,
             env=os.environ | here,
             stdout=subprocess.PIPE,
