@@ -1,9 +1,11 @@
 """A reproducible study of batch normalization on MNIST: what the scripts in `src/`, one per DVC stage, share."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent.parent:
@@ -14,15 +16,32 @@ class BadInput(Exception):
     """What a person can put right: `run` prints it as one message, not a traceback."""
 
 
+class Unheard(io.TextIOWrapper):
+    """A stream that drops what it cannot write: to a full disk, or to a reader that has gone."""
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main`; exit with 1 and its message on `BadInput` or an operating-system error, with 130 on Ctrl-C.
 
-    A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished.
+    A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished. One that failed
+    because it could not print would have lost its work.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a − must not fail a stage after its work
+    for name in ("stdout", "stderr"):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack the ±
+            if "DVC_STAGE" in os.environ:
+                lines = stream.line_buffering
+                setattr(sys, name, Unheard(stream.buffer, stream.encoding, "replace", line_buffering=lines))
     try:
         main()
     except (BadInput, OSError) as error:
