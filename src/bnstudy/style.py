@@ -50,9 +50,9 @@ ERRORS = [0.9, 0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001
 LEAST_ERROR = 0.0005  # drawn for less: a logarithm has no 0
 
 
-def styled(width: float) -> AbstractContextManager[None]:
-    """The settings to draw a figure of `width` inches in: from matplotlib's defaults, whatever matplotlibrc says."""
-    return matplotlib.style.context(["default", STYLE, {"font.size": min(11.0, 1.5 * width)}])
+def styled(width: float, **settings: Any) -> AbstractContextManager[None]:
+    """The settings to draw a figure of `width` inches in, and these: from matplotlib's defaults, not matplotlibrc's."""
+    return matplotlib.style.context(["default", STYLE, {"font.size": min(11.0, 1.5 * width)} | settings])
 
 
 def blank(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:

@@ -1,16 +1,12 @@
 """What the study's pictures have beside `bnstudy.style`: letters that a phone shows well, and their tables."""
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-os.environ["MPLBACKEND"] = "svg"  # a notebook's backend, or a wrong name, would fail the import of matplotlib
-
-import matplotlib.style
 import pandas as pd
 
-from bnstudy import BadInput
-from bnstudy.style import COLORS, STYLE
+from bnstudy import BadInput, style
+from bnstudy.style import COLORS
 
 RED, ORANGE, BLUE, SKY, GREEN = COLORS[:5]
 OURS = {"legend.handlelength": 1.3, "legend.handletextpad": 0.5, "legend.columnspacing": 1.0, "lines.linewidth": 1.6}
@@ -18,11 +14,11 @@ STUDY = Path("study")  # from the repository's root, where all commands run
 
 
 def styled(width: float) -> AbstractContextManager[None]:
-    """The settings for a figure of `width` inches: matplotlib's defaults, whatever matplotlibrc says, and ours.
+    """The settings for a figure of `width` inches: those of all pictures, and ours.
 
     Letters grow with the picture: on a phone, where it is 370 pixels wide, they are 10 pixels high.
     """
-    return matplotlib.style.context(["default", STYLE, OURS, {"font.size": 2 * width}])
+    return style.styled(width, **OURS, **{"font.size": 2 * width})
 
 
 def table(name: str) -> pd.DataFrame:
