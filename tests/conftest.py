@@ -38,7 +38,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that both workers end together."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    items.sort(key=lambda item: item.path.name not in ("test_launch.py", "test_note.py", "test_study.py"))
 
 
 def arm_of(model: str = "batch_norm", steps: int = 6, batch_size: int = 16, **changes: Any) -> Arm:
@@ -67,7 +67,7 @@ def clone(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
     wanted = ("src/", "tools/", ".dvc/", "dvc.yaml", "params.yaml", "docs/changes.md", ".git", ".dvcignore")
-    study = ("study/dvc.yaml", "study/params.yaml", "study/earlier/")
+    study = ("study/dvc.yaml", "study/params.yaml", "study/earlier/", "study/metrics/", "study/plots/")
     for name in listed.split("\0"):
         if name.startswith((*wanted, *study)) and (ROOT / name).is_file():
             target = folder / name

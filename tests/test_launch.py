@@ -28,7 +28,8 @@ from bnstudy import workspace
 from bnstudy.launch import Launch, git, gone, place, places, seed_of
 from bnstudy.params import load_runtime
 from bnstudy.workspace import Result, new_folder, remove_abandoned
-from toy import ALL, ARMS, ENVIRONMENT, EVALUATES, NOTE, ROOT, TRAINS, edit, repro, run, share, until
+from conftest import ENVIRONMENT, ROOT, run
+from toy import ALL, ARMS, EVALUATES, NOTE, TRAINS, edit, repro, share, until
 
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: make test-launch")
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC

@@ -6,20 +6,18 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import networkx
 import pandas as pd
 import pytest
 import yaml
-from dvc.repo import Repo
 
 import evaluate as evaluation
 import plot
 from bnstudy.params import load
-from toy import ENVIRONMENT, ROOT, commit, edit, repro, run, until
+from conftest import ENVIRONMENT, ROOT, clone, run
+from toy import commit, edit, reached, repro, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 
@@ -38,18 +36,6 @@ def train(*runs: str) -> list[str]:
 
 def evaluate(*runs: str) -> list[str]:
     return [f"evaluate@{name}" for name in runs]
-
-
-def clone(folder: Path) -> Path:
-    """Both pipelines of the working tree in a git repository of their own, without what the note makes."""
-    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout.split("\0"):
-        if name.startswith((*KEPT, *STUDY)) and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)  # with its time, by which Numba knows what it has compiled
-    compiled = "src/bnstudy/engine/__pycache__"
-    shutil.copytree(ROOT / compiled, folder / compiled, ignore=shutil.ignore_patterns("*.pyc"))
-    run(folder, "git", "init", "--quiet")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -113,15 +99,6 @@ def another_runtime(folder: Path) -> None:
     edit(folder, "runtime", runtime | {"tensorboard": True, "mirrors": ["https://example.org/"], "launch": launch})
 
 
-def reached(folder: Path) -> set[str]:
-    """The note's stages that a change reaches, and all below them."""
-    with chdir(folder), Repo() as repo:
-        graph, stages = repo.index.graph, {stage.addressing: stage for stage in repo.index.stages}
-        stale = [stages[name] for name in repo.status(targets=["dvc.yaml"])]
-        found = {stage.addressing for one in stale for stage in (one, *networkx.ancestors(graph, one))}
-        return {name for name in found if not name.startswith("study/")}
-
-
 def outputs(folder: Path) -> dict[str, bytes]:
     """Every byte that the note's pipeline wrote, and what its lock says of it."""
     files = [path for part in ("data", "models", "curves", "metrics", "plots") for path in (folder / part).rglob("*")]
@@ -166,7 +143,7 @@ OF_ALL = {
 )
 def test_a_change_reaches_what_depends_on_it(copy: Path, change: Change, runs: list[str]) -> None:
     change(copy)
-    assert reached(copy) == set(runs)
+    assert reached(copy, "dvc.yaml") == set(runs)
 
 
 def test_a_changed_decay_trains_one_model_and_changed_back_nothing(copy: Path) -> None:

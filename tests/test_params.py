@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bnstudy import BadInput
 from bnstudy.params import Name, Params, Section, Seed, argument, check, load, load_as
 from bnstudy.study.params import Study
-from toy import ROOT
+from conftest import ROOT
 
 KeyPath = tuple[str, ...]
 FILES: dict[str, tuple[type[Section], dict[str, Any]]] = {

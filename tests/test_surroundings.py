@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toy import ENVIRONMENT, ROOT, commit, damage, edit, repro, run
+from conftest import ENVIRONMENT, ROOT, run
+from toy import commit, damage, edit, repro
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 

@@ -21,7 +21,8 @@ import psutil
 import pytest
 import yaml
 
-from toy import ENVIRONMENT, ROOT, cached, commit, damage, edit, run, until, verify
+from conftest import ENVIRONMENT, ROOT, run
+from toy import cached, commit, damage, edit, until, verify
 
 KILLS, SEED = int(os.environ.get("KILLS", "15")), int(os.environ.get("SEED", random.SystemRandom().randrange(10**6)))
 COPIED = ("src/", ".dvc/", "dvc.yaml", "params.yaml", "study/dvc.yaml", "study/params.yaml", ".gitignore", ".dvcignore")

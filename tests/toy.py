@@ -7,22 +7,19 @@ surroundings TRAIL, a file to which each training adds a line when it begins, an
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
+import networkx
 import pytest
 import yaml
+from dvc.repo import Repo
 
-ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-}
+import conftest
+from conftest import ROOT, run
+
 SOURCE = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore", ".gitignore", ".gitattributes", ".dvc/.gitignore")
 STUDY = """\
 stages:
@@ -129,20 +126,7 @@ STUDIED = [*ARMS, *MECHANISM, "study/dvc.yaml:judge"]
 ALL = [*NOTE, *STUDIED]
 
 
-def run(folder: Path, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `command` in `folder`; a failure shows what it printed."""
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True)
-    if check and done.returncode:
-        pytest.fail(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Wait for it; fail after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
+until = partial(conftest.until, seconds=120)  # a stage here starts a DVC of its own
 
 
 def edit(folder: Path, path: str, value: object, file: str = "params.yaml") -> None:
@@ -161,6 +145,16 @@ def repro(folder: Path, *options: str) -> tuple[set[str], set[str]]:
     out = run(folder, "dvc", "repro", *options).stdout
     ran = set(re.findall(r"^Running stage '(.+)':", out, re.MULTILINE))
     return ran, set(re.findall(r"^Stage '(.+)' is cached", out, re.MULTILINE))
+
+
+def reached(folder: Path, pipeline: str) -> set[str]:
+    """The stages of `pipeline` that a change reaches, and all below them."""
+    with chdir(folder), Repo() as repo:
+        graph, stages = repo.index.graph, {stage.addressing: stage for stage in repo.index.stages}
+        stale = [stages[name] for name in repo.status()]
+        found = {stage for one in stale for stage in (one, *networkx.ancestors(graph, one))}
+        file = Path(pipeline).resolve()
+        return {stage.name for stage in found if Path(stage.path) == file}
 
 
 def commit(folder: Path, message: str = "results") -> None:

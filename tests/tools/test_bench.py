@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from bnstudy.engine import training
 from bnstudy.engine.network import Network, initialize
 from bnstudy.params import load
-from toy import ROOT, run
+from conftest import ROOT, run
 
 BENCH = ROOT / "tools/bench"
 

@@ -9,8 +9,9 @@ import pytest
 from dvc.repo import Repo
 
 import plan
+from conftest import ROOT, run
 from plan import LACKS, MAY, RESTORE, RUN, Step
-from toy import ALL, ARMS, EVALUATES, MECHANISM, NOTE, ROOT, TRAINS, edit, repro, run
+from toy import ALL, ARMS, EVALUATES, MECHANISM, NOTE, TRAINS, edit, repro
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 BOTH = ("dvc.yaml", "study/dvc.yaml")

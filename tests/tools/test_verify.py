@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from toy import ARMS, cached, commit, damage, edit, repro, run, verify
+from conftest import run
+from toy import ARMS, cached, commit, damage, edit, repro, verify
 
 RUN = ARMS[2]  # study/dvc.yaml:train@he-22
 TABLE, CLAIMS = "study/runs/train/he/22.csv", "study/metrics/claims.json"
