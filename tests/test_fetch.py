@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import random
 import re
 import signal
 import ssl
@@ -27,7 +28,9 @@ from conftest import ROOT
 MNIST_FOLDER = ROOT.parent / "shared" / "mnist"
 NAMES = list(fetch.SHA256)
 needs_mnist = pytest.mark.skipif(not MNIST_FOLDER.exists(), reason="needs the MNIST archives in ../shared/mnist")
-GENUINE = {name: gzip.compress(os.urandom(2000)) for name in NAMES}  # made up; the stage is given their checksums
+RANDOM = random.Random(0)
+# Made up; the stage is given their checksums.
+GENUINE = {name: gzip.compress(RANDOM.randbytes(2000), mtime=0) for name in NAMES}
 # What a mirror does, and the reason that a person must read.
 FAULTS = {
     "404": "HTTP Error 404: Not Found",
