@@ -86,9 +86,11 @@ launch: venv
 plan: venv
 	@python tools/plan.py
 
+# The remote's name is this clone's own: in a commit, DVC takes its relative path from the root of the file system.
 # The weights are not in git, and an empty folder in place of theirs would count as a change.
 # DVC removes a damaged record, and says nothing.
-PULL = dvc pull --quiet --allow-missing --remote records && { [ ! -d study/models ] || find study/models -empty -delete; } && \
+PULL = dvc remote add --quiet --local --force records study/records && \
+    dvc pull --quiet --allow-missing --remote records && { [ ! -d study/models ] || find study/models -empty -delete; } && \
     { [ -z "$$($(GIT) ls-files --deleted study/records)" ] || \
     { echo "error: files in study/records were damaged: \`git restore study/records\`, then the same again"; exit 1; }; }
 records: venv

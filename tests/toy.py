@@ -223,6 +223,7 @@ def made(unmade: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both pipelines, reproduced by a serial `dvc repro` and committed, with their records."""
     folder = Path(shutil.copytree(unmade, tmp_path_factory.mktemp("made") / "toy"))
     assert repro(folder, "dvc.yaml", "study/dvc.yaml")[0] == {*ALL}
+    run(folder, "dvc", "remote", "add", "--local", "records", "study/records")
     run(folder, "dvc", "push", "--remote", "records")
     commit(folder)
     return folder

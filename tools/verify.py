@@ -32,6 +32,7 @@ from bnstudy.workspace import needed
 from plan import names
 
 PIPELINES = [name for name in ("dvc.yaml", "study/dvc.yaml") if Path(name).exists()]
+RECORDS = Path("study/records")
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")
 MACHINE = """\
 import json, sys
@@ -53,8 +54,8 @@ class Again:
                 shutil.copy2(name, folder / name)
         for words in ("init --quiet --template=", "add --all --force", "commit --quiet --message=here"):
             git("-C", str(folder), *words.split())
-        self.run("dvc", "remote", "add", "--local", "here", str(cache))
-        for remote in ("here", "records"):  # what neither has is looked for later
+        for remote, place in (("here", cache), ("records", RECORDS.resolve())):  # what neither has is looked for later
+            self.run("dvc", "remote", "add", "--local", remote, str(place))
             self.run("dvc", "fetch", "--remote", remote)
         self.run("dvc", "checkout")
 
@@ -124,8 +125,8 @@ def main() -> None:
         print(f"{'FAILED' if wrong else state:<13}  {what}", *wrong[:5], sep="\n               ", flush=True)
 
     with Repo() as repo:
-        cache, records = Path(repo.cache.local.path), Path(repo.config["remote"]["records"]["url"], "files/md5")
-    count, wrong = damaged([cache, records])
+        cache = Path(repo.cache.local.path)
+    count, wrong = damaged([cache, RECORDS / "files/md5"])
     tell("whole", f"{count} objects in DVC's cache and the records", wrong)
     with TemporaryDirectory(prefix="verify-", dir=".dvc/tmp") as folder:
         again = Again(Path(folder), cache.parents[1])
