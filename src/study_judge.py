@@ -62,7 +62,7 @@ LADDER = {  # from the note's network to tuned batch norm; each rung is compared
 }
 ASIDE = {"he": "He's initial weights", "he_ramp": "and the rate ramped up"}  # compared with the first rung
 LINES = [(NOTE, 1.0), (NOTE, 10.0), (NOTE, 0.1), (STANDARDIZED, 1.0)]
-MACHINE = ("machine", "processor", "device", "gpu")
+MACHINE = ("machine", "processor", "device", "gpu", "threads", "torch", "numpy", "numba", "llvmlite")
 DIP = [
     *("network", "statistics", "decay", "start_variance", "step", "age", "start_weight", "seeds", "difference", "low"),
     *("high", "loss_difference", "conv1_variance", "conv2_variance"),
@@ -132,15 +132,15 @@ def rates_table(sweep: pd.DataFrame, entries: dict[str, Entry], target: float) -
         rows.append((entry, rate, seed, int(last["diverged"]), last["corrected_accuracy"], reached))
     columns = [*keys, "diverged", "accuracy", f"updates_to_{100 * target:g}"]
     table = pd.DataFrame(rows, columns=columns).astype({columns[-1]: float})
-    best = {name: best_rate(table[table["entry"] == name], entry.criterion) for name, entry in entries.items()}
+    best = {name: best_rate(table[table["entry"] == name], entry.target) for name, entry in entries.items()}
     return table.assign(best=[int(rate == best[entry]) for entry, rate in table[keys[:2]].to_numpy()])
 
 
-def best_rate(runs: pd.DataFrame, criterion: str) -> float:
-    """The rate with the best mean accuracy; by `updates`, that which reaches the target in the fewest, in all seeds."""
+def best_rate(runs: pd.DataFrame, target: float | None) -> float:
+    """The rate with the best mean accuracy; with a target, that which reaches it in the fewest updates in all seeds."""
     by_rate = runs.fillna({"accuracy": 0.0}).set_index("learning_rate")
     updates = np.log(by_rate.iloc[:, -1]).groupby(level=0).agg(lambda times: times.mean(skipna=False)).dropna()
-    if criterion == "updates" and len(updates):
+    if target and len(updates):
         return float(str(updates.idxmin()))
     return float(str(by_rate["accuracy"].groupby(level=0).mean().idxmax()))
 
@@ -158,14 +158,14 @@ def mechanism_table(mechanism: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(results: Results, arm: str) -> dict[str, float]:
-    """Means over the seeds of one arm, for `dvc metrics show`."""
+    """Means over the seeds of one arm, for `dvc metrics show`; JSON has no word for a loss that is not finite."""
     last = pd.DataFrame([run.iloc[-1] for run in results.runs(arm).values()])
     found = {name: digits(last[name].mean()) for name in ("test_accuracy", "test_loss")}
     for target in (0.95, 0.98):
         reached = times(results, arm, target)
         if all(run.interpolated for run in reached):
             found[f"updates_to_{100 * target:g}"] = digits(geometric_mean(reached).value or math.nan)
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def environments(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def main() -> None:
     layers = averaging_layers(network)
     for layer in layers.values():
         layer.momentum = 1.0  # its averages are the last batch's statistics
-    precise_2C = precise_statistics(network, train_NHW, study.train.keep_prob, seed)
+    precise_2C = precise_statistics(network, train_NHW[: defined.precise_images], study.train.keep_prob, seed)
     start_2C = start_of(precise_2C)
     for where, what in [*(("all", what) for what in PARTS), *((layer, "both") for layer in layers)]:
         mixed_2C = torch.zeros_like(precise_2C)  # 1 where the start takes part

@@ -204,7 +204,7 @@ def rates_figure(rates: pd.DataFrame, params: Study) -> Drawn:
     entries = {
         name: called(entry)
         for name, entry in params.sweep.items()
-        if entry.criterion == "accuracy" and not {*entry.seeds} & {*params.registered}
+        if entry.target is None and not {*entry.seeds} & {*params.registered}
     }
     rates = rates[rates["entry"].isin(entries)]
     if rates.empty:

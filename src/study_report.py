@@ -5,6 +5,7 @@ study/report/index.html  the same, as one page that needs nothing but itself
 """
 
 import base64
+import json
 import math
 import re
 from collections import defaultdict
@@ -25,10 +26,12 @@ from bnstudy.files import write
 from bnstudy.study import earlier, theory
 from bnstudy.study.claim import INTERVAL, MARKS, Finding, too_few
 from bnstudy.study.params import Shared, Study, load
+from bnstudy.study.rules import Rules
 from bnstudy.study.statistics import FEWEST
 from bnstudy.study.style import STUDY, table
 
 CHANGES = Path("docs/changes.md")
+FIXED = STUDY / "fixed_rules.json"  # `rules` of study/params.yaml in the commit that fixed them
 TITLES = {
     "dip": "What the averages cost: the dip",
     "cause": "The cause removed",
@@ -124,6 +127,18 @@ def preliminary(params: Study, findings: Sequence[Finding]) -> str:
     return f"Preliminary: {seeds} of {registered} registered seeds so far. Verdicts may change with the others."
 
 
+def moved(rules: Rules) -> list[str]:
+    """Each rule that is not as it was fixed before the runs: `<rule>: <value> in place of <value>`."""
+    fixed = json.loads(FIXED.read_bytes()) if FIXED.exists() else {}
+    now = rules.model_dump(mode="json")
+    return [
+        f"{claim}.{key}: {now[claim][key]} in place of {value}"
+        for claim, rule in fixed.items()
+        for key, value in rule.items()
+        if now[claim][key] != value
+    ]
+
+
 def pictures() -> dict[str, dict[str, str]]:
     """Those that `plot` drew, by name: what is seen, which stands in the file as its title."""
     found = {}
@@ -186,8 +201,9 @@ def chosen(params: Study, rates: pd.DataFrame) -> list[dict[str, str]]:
             and key in best
             and not {*entry.seeds} & {*params.registered}
         }
-        for key, entry in sorted(entries.items(), key=lambda one: one[1].criterion != "updates")[:1]:
-            tried, criterion = entry.learning_rates, "fewest updates" if entry.criterion == "updates" else "accuracy"
+        for key, entry in sorted(entries.items(), key=lambda one: one[1].target is None)[:1]:
+            tried = entry.learning_rates
+            criterion = f"fewest updates to {100 * entry.target:g}%" if entry.target else "accuracy"
             edge = {tried[0]: ", the lowest tried", tried[-1]: ", the highest tried"}.get(best[key], "")
             best_one = "yes" if arm.learning_rate == best[key] else f"no: {best[key]:g}"
             row = {"arm": name, "rate": f"{arm.learning_rate:g}", "entry": key, "criterion": criterion}
@@ -258,6 +274,7 @@ def main() -> None:
             "data": getattr(params.data, "name", ""),
             "findings": findings,
             "questions": answers(findings),
+            "moved": moved(params.rules),
             "preliminary": preliminary(params, findings),
             "pictures": pictures(),
             "theory": formula(),

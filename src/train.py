@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from bnstudy import run
-from bnstudy.engine.history import History
+from bnstudy.engine.history import History, refuse_divergence
 from bnstudy.engine.models import to_bytes
 from bnstudy.engine.network import build
 from bnstudy.engine.rows import to_csv
@@ -37,7 +37,8 @@ def main() -> None:
     network = build(arm.network, seed, training.device)
     evaluated = geometric(arm.steps, 1, params.train.evaluations_per_decade)
     progress = training.progress(arm)
-    history = History(network, arm, When(evaluated, evaluated), (images, validation, test), progress.evaluated)
+    when, splits = When(evaluated, evaluated), (images, validation, test)
+    history = History(network, arm, when, splits, progress.evaluated, end=refuse_divergence)
 
     training.train(network, arm, seed, images, [history], progress, more=evaluated)
 

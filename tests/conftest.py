@@ -67,9 +67,9 @@ def clone(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
     wanted = ("src/", "tools/", ".dvc/", "dvc.yaml", "params.yaml", "docs/changes.md", ".git", ".dvcignore")
-    study = ("study/dvc.yaml", "study/params.yaml", "study/earlier/", "study/metrics/", "study/plots/")
+    study = ("dvc.yaml", "params.yaml", "fixed_rules.json", "earlier/", "metrics/", "plots/")
     for name in listed.split("\0"):
-        if name.startswith((*wanted, *study)) and (ROOT / name).is_file():
+        if name.startswith((*wanted, *(f"study/{name}" for name in study))) and (ROOT / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)  # with its time, by which Numba knows what it has compiled

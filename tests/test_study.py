@@ -163,3 +163,34 @@ def test_the_arms_of_the_note_are_the_notes_models() -> None:
     shared = {key: note["train"]["learning_rate"][key] for key in ("decay_rate", "decay_steps", "staircase")}
     assert study["train"] == shared | {key: note["train"][key] for key in ("keep_prob", "precision")}
     assert not {*note["seeds"]} & {*range(22, 52)}
+
+
+def test_a_training_of_the_sweep_ends_once_it_is_at_the_target_or_not_finite(copy: Path) -> None:
+    path = copy / "study/runs/sweep/batch_norm_hidden_he.csv"
+    edit(copy, "sweep.batch_norm_hidden_he.target", 0.001)
+    run(copy, "python", "src/study_sweep.py", "batch_norm_hidden_he")
+    table = pd.read_csv(path)
+    assert table.groupby("learning_rate")["step"].apply(list).tolist() == [[5, 7, 9]] * 3
+    run(copy, "python", "src/study_judge.py")
+    table[:-1].to_csv(path, index=False)
+    assert "12 updates" in run(copy, "python", "src/study_judge.py", check=False).stderr
+
+    edit(copy, "sweep.batch_norm_hidden_he.target", 0.999)
+    edit(copy, "sweep.batch_norm_hidden_he.learning_rates", [0.003, 1e30])
+    run(copy, "python", "src/study_sweep.py", "batch_norm_hidden_he")
+    last = pd.read_csv(path).groupby("learning_rate").last(skipna=False)
+    assert last["step"].tolist() == [12, 5]
+    assert last["diverged"].tolist() == [0, 1]
+    assert last["corrected_accuracy"].isna().tolist() == [False, True]
+    run(copy, "python", "src/study_judge.py")
+
+
+def test_an_arm_goes_on_though_its_loss_is_no_longer_finite_and_is_judged(copy: Path) -> None:
+    edit(copy, "arms.note_plain.learning_rate", 1e30)
+    run(copy, "python", "src/study_train.py", "note_plain", "22")
+    table = pd.read_csv(copy / "study/runs/train/note_plain/22.csv")
+    assert table["step"].iloc[-1] == 12
+    assert table["train_loss"].isna().iloc[-1]
+    assert table["test_accuracy"].iloc[-1] == pytest.approx(0.1, abs=0.05)
+    run(copy, "python", "src/study_judge.py")
+    json.loads((copy / "study/metrics/summary/note_plain.json").read_text(), parse_constant=pytest.fail)

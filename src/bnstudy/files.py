@@ -67,6 +67,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
 def forget_finished(folder: str) -> None:
     """Remove the saved states of finished runs in `checkpoints/<folder>`: DVC has recorded those runs by now."""
     for path in Path("checkpoints", folder).rglob("*.finished"):
-        path.with_suffix(".state").unlink(missing_ok=True)
-        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-        path.unlink()
+        forget(path)
+
+
+def forget(finished: Path) -> None:
+    """Remove the saved states of the run, of one or more trainings, that left the file `finished`, and that file."""
+    finished.with_suffix(".state").unlink(missing_ok=True)
+    shutil.rmtree(finished.with_suffix(""), ignore_errors=True)
+    finished.unlink(missing_ok=True)

@@ -1,17 +1,19 @@
 """Which columns a training's history fills when, and each number beside one found otherwise."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bnstudy import BadInput
 from bnstudy.engine.averages import set_statistics, statistics
-from bnstudy.engine.history import Diverged, History
+from bnstudy.engine.history import History, refuse_divergence
 from bnstudy.engine.network import Network
 from bnstudy.engine.rows import HistoryRow
 from bnstudy.engine.schedule import When
-from bnstudy.engine.training import evaluate
+from bnstudy.engine.training import Ended, evaluate
 from bnstudy.params import Arm
 from conftest import arm_of
 from tiny import SPLITS, TEST, TRAIN, VALIDATION, Spy, batch_statistics, network_of, same, trained
@@ -88,9 +90,26 @@ def test_the_training_loss_is_the_mean_since_the_last_row() -> None:
     assert [row.train_loss for row in rows] == pytest.approx([np.mean(losses[:3]), losses[3]])
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_at_the_next_row() -> None:
+def test_a_loss_that_is_not_finite_is_refused_or_kept() -> None:
     arm = arm_with(None)
     arm = arm.model_copy(update={"learning_rate": arm.learning_rate.model_copy(update={"initial": 1e30})})
-    with pytest.raises(Diverged, match="after update 4: the loss is not finite in one of the last 3 updates") as raised:
-        history_of(arm, When([1, 4], []))
-    assert raised.value.step == 4
+    with pytest.raises(BadInput, match="after update 4: the loss is not finite in one of the last 3 updates"):
+        history_of(arm, When([1, 4], []), end=refuse_divergence)
+    rows = history_of(arm, When([1, 4], []))[0].rows
+    assert [(row.step, np.isfinite(row.train_loss)) for row in rows] == [(1, True), (4, False)]
+
+
+def test_a_training_ends_at_the_row_that_says_so() -> None:
+    seen = list[int]()
+
+    def end(rows: Sequence[HistoryRow]) -> bool:
+        seen.append(len(rows))
+        return rows[-1].step == 3
+
+    arm = arm_with(0.95)
+    history = History(network := network_of(arm), arm, WHEN, SPLITS, end=end)
+    with pytest.raises(Ended):
+        trained(network, arm, [history])
+    assert seen == [1, 2, 3]
+    assert len(history.rows) == 3
+    assert history.rows == history_of(arm)[0].rows[:3]

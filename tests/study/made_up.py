@@ -168,7 +168,7 @@ def sweep(
                 if name == "plain" and rate == 3.2:
                     rows.append((name, *SweepRow(seed, rate, 9, 1, None, None, None, None)))
                     continue
-                grid = geometric(entry.steps, 5, 16) if entry.criterion == "updates" else [entry.steps]
+                grid = geometric(entry.steps, 5, 16) if entry.target else [entry.steps]
                 for step in grid:
                     now = accuracy if step > 50 else 0.5
                     rows.append((name, *SweepRow(seed, rate, step, 0, 0.1, 0.1, now, now)))

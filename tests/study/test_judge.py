@@ -150,10 +150,10 @@ def test_the_rates(folder: Path) -> None:
 )
 def test_the_best_rate(accuracies: list[float], updates: list[float], by_accuracy: float, by_updates: float) -> None:
     runs = pd.DataFrame({"learning_rate": [1.0, 2.0, 3.0], "accuracy": accuracies, "updates_to_98": updates})
-    assert study_judge.best_rate(runs, "accuracy") == by_accuracy
-    assert study_judge.best_rate(runs, "updates") == by_updates
+    assert study_judge.best_rate(runs, None) == by_accuracy
+    assert study_judge.best_rate(runs, 0.98) == by_updates
     some = pd.concat([runs, runs.assign(updates_to_98=[np.nan, 240, 220])])  # one seed of the first never does
-    assert study_judge.best_rate(some, "updates") == by_updates
+    assert study_judge.best_rate(some, 0.98) == by_updates
 
 
 def test_the_mechanism(folder: Path) -> None:

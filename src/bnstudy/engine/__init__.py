@@ -2,8 +2,8 @@
 
 data, network (with fast_cpu) and training are the loop; history and averages are its hooks, checkpoint saves it, run is
 what surrounds it; rows and models are what it leaves; schedule says when it is evaluated.
-Outside of this folder only `bnstudy.files`, `bnstudy.progress` and `bnstudy.BadInput` are used, none of which can
-change a bit.
+Outside of this folder it uses only `bnstudy.files`, `bnstudy.progress` and `bnstudy.BadInput`, none of which can change
+a bit. The scripts also use `bnstudy.params` and `bnstudy.study.params`, which turn the parameters into an `Arm`.
 """
 
 import os

@@ -159,5 +159,5 @@ def loaded_code() -> list[tuple[str, Path]]:
     return sorted(
         (name, Path(str(module.__file__)))
         for name, module in sys.modules.items()
-        if name.startswith("bnstudy.engine.") or (name == "__main__" and getattr(module, "__file__", None))
+        if name.startswith("bnstudy.engine") or (name == "__main__" and getattr(module, "__file__", None))
     )

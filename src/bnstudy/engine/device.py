@@ -74,11 +74,14 @@ def environment(device: torch.device) -> dict[str, str | int | bool | None]:
 
 
 def processor() -> str:
-    """The processor's own name where the system tells it, else what kind it is."""
+    """The processor's name, with its family and model: clouds give several of them one name, such as AMD EPYC."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        if "model name" in said:
+            numbers = [f"{key[4:]} {said[key]}" for key in ("cpu family",) if key in said]
+            numbers += [f"model {said['model']}"] if "model" in said else []
+            return " ".join([said["model name"], *numbers])
     return platform.processor() or platform.machine()
 
 

@@ -1,7 +1,7 @@
 """The history of a training: a hook that evaluates the network after chosen updates."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,28 +12,29 @@ from bnstudy.engine.averages import SAME, averaging_layers, less_start, set_stat
 from bnstudy.engine.network import Network
 from bnstudy.engine.rows import HistoryRow
 from bnstudy.engine.schedule import When
-from bnstudy.engine.training import Images, Update, evaluate
+from bnstudy.engine.training import Ended, Images, Update, evaluate
 
 if TYPE_CHECKING:
     from bnstudy.params import Arm
 
 
-class Diverged(BadInput):
-    """The loss is no longer finite, as when the note's train op raised."""
-
-    def __init__(self, step: int, updates: int) -> None:
-        super().__init__(
-            f"after update {step}: the loss is not finite in one of the last {updates} updates; "
+def refuse_divergence(rows: Sequence[HistoryRow]) -> bool:
+    """An `end` of `History` that raises `BadInput` where the loss is no longer finite, as the note's train op did."""
+    if not math.isfinite(rows[-1].train_loss):
+        updates = rows[-1].step - (rows[-2].step if len(rows) > 1 else 0)
+        raise BadInput(
+            f"after update {rows[-1].step}: the loss is not finite in one of the last {updates} updates; "
             "lower learning_rate.initial, or use a normalization or initializer that bears it"
         )
-        self.step = step
+    return False
 
 
 class History:
     """A hook that adds a row after each update of `when`.
 
     `splits` are the training, validation and test images. `averages` returns the moving averages of the network, where
-    it does not keep them itself, and `show` is told each row with a validation accuracy.
+    it does not keep them itself, and `show` is told each row with a validation accuracy. The training ends after a row
+    if `end` of the rows so far is true; without, it goes on even if its loss is no longer finite.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class History:
         splits: tuple[Images, Images, Images | None],
         show: Callable[[HistoryRow], None] | None = None,
         averages: Callable[[], Tensor] | None = None,
+        end: Callable[[Sequence[HistoryRow]], bool] | None = None,
     ) -> None:
-        self.network, self.when, self.show = network, when, show
+        self.network, self.when, self.show, self.end = network, when, show, end
         self.train, self.validation, self.test = splits
         self.decay = arm.network.decay if averaging_layers(network) else None
         self.averages = averages
@@ -57,12 +59,11 @@ class History:
             self.rows.append(self.row(update))
             if self.show and self.rows[-1].validation_accuracy is not None:
                 self.show(self.rows[-1])
+            if self.end and self.end(self.rows):
+                raise Ended
 
     def row(self, update: Update) -> HistoryRow:
-        """Raises `Diverged` if a loss since the last row is not finite."""
         train_loss = torch.stack(self.losses).double().mean().item()
-        if not math.isfinite(train_loss):
-            raise Diverged(update.step, len(self.losses))
         self.losses.clear()
         network, step = self.network, update.step
         if self.averages:

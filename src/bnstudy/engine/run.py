@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from bnstudy import BadInput
 from bnstudy.engine import device as devices
 from bnstudy.engine.checkpoint import Checkpoint, catch_signals
 from bnstudy.engine.network import Network
-from bnstudy.engine.training import Images, Optimizer, SavedHook, train
-from bnstudy.files import write
+from bnstudy.engine.training import Ended, Images, Optimizer, SavedHook, train
+from bnstudy.files import forget, write
 from bnstudy.progress import Progress, log
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Run:
         self.environment = devices.environment(self.device)
         self.finished = Path("checkpoints", f"{name}.finished")
         if recorded(self.finished):
-            self.forget()
+            forget(self.finished)  # it starts anew when it is asked for again
         catch_signals()
         if "DVC_STAGE" in os.environ:
             threading.Thread(target=end_with, args=(running_dvc(),), daemon=True).start()
@@ -69,7 +69,8 @@ class Run:
         determinants = [arm.model_dump(), seed, more]
         checkpoint = Checkpoint(network, optimizer, hooks, determinants, self.runtime, progress)
         done = checkpoint.restore()
-        train(network, optimizer, arm, seed, images, [*hooks, checkpoint], done)
+        with suppress(Ended):
+            train(network, optimizer, arm, seed, images, [*hooks, checkpoint], done)
         progress.close()
         return checkpoint
 
@@ -88,12 +89,6 @@ class Run:
         sums = {str(path): hashlib.md5(content, usedforsecurity=False).hexdigest() for path, content in outputs.items()}
         write(self.finished, json.dumps(sums).encode())
         print(f"{self.name}: {summary}, on {self.device} in {seconds:.0f} s")
-
-    def forget(self) -> None:
-        """Remove the saved state: what ran and was recorded starts anew when it is asked for again."""
-        self.finished.unlink(missing_ok=True)
-        self.finished.with_suffix(".state").unlink(missing_ok=True)
-        shutil.rmtree(self.finished.with_suffix(""), ignore_errors=True)
 
 
 def recorded(finished: Path) -> bool:
@@ -121,6 +116,7 @@ def running_dvc() -> psutil.Process | None:
 
 def end_with(dvc: psutil.Process | None) -> None:
     """Stop this process when `dvc` has ended: killed alone, it would leave this training beside the next one."""
-    while dvc is not None and dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(1)
+    with suppress(psutil.NoSuchProcess):
+        while dvc is not None and dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

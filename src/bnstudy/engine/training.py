@@ -35,6 +35,10 @@ class Update(NamedTuple):
     batch: Tensor
 
 
+class Ended(Exception):
+    """Raised by a hook to end a training before its last update."""
+
+
 class Hook(Protocol):
     """What follows a training without changing it: `after` is called after every update."""
 
@@ -108,7 +112,7 @@ def train(
 ) -> None:
     """Train `network` in place, `done` updates having been made before; after each update call the hooks in turn.
 
-    A hook may evaluate the network. It ends a training by an exception.
+    A hook may evaluate the network. It ends a training by an exception: `Ended` where that is no failure.
     """
     images_NHW, labels_N = images
     device = images_NHW.device

@@ -12,6 +12,7 @@ from bnstudy.params import (
     Count,
     Design,
     Fraction,
+    InnerFraction,
     LearningRate,
     Name,
     Optimizer,
@@ -118,7 +119,7 @@ class Mechanism(Section):
 class Entry(Shared):
     learning_rates: Rates
     seeds: Seeds
-    criterion: Literal["accuracy", "updates"]
+    target: InnerFraction | None = None
 
 
 class Study(Section):

@@ -19,6 +19,7 @@ from bnstudy import BadInput
 from bnstudy.engine.rows import AveragesRow, HistoryRow, MechanismRow, Row, SweepRow
 from bnstudy.engine.schedule import geometric
 from bnstudy.study.claim import Missing
+from bnstudy.study.crossing import IN_A_ROW
 
 if TYPE_CHECKING:
     from bnstudy.study.params import Study
@@ -117,14 +118,16 @@ def read_averages(name: str, params: "Study") -> pd.DataFrame:
 
 
 def read_sweep(entry: str, params: "Study") -> pd.DataFrame:
-    """The runs of an entry, each to its last update or the one at which it diverged."""
+    """The runs of an entry, each to its last update, to its target or to where it diverged."""
     setting = params.sweep[entry]
     path, table = read_rows(f"sweep/{entry}", SweepRow)
     runs = set(zip(table["learning_rate"], table["seed"], strict=True))
     rates, seeds = setting.learning_rates, setting.seeds
     check(path, runs, set(product(rates, seeds)), f"runs at the rates {rates} from the seeds {seeds}")
-    last = table.groupby(["learning_rate", "seed"]).tail(1)
-    check(path, ((last["step"] == setting.steps) | (last["diverged"] == 1)).all(), True, f"{setting.steps} updates")
+    for _, one in table.groupby(["learning_rate", "seed"]):
+        last, best = one.iloc[-1], one["corrected_accuracy"].tail(IN_A_ROW)
+        there = setting.target is not None and (best >= setting.target).sum() == IN_A_ROW
+        check(path, last["step"] == setting.steps or last["diverged"] or there, True, f"{setting.steps} updates")
     return table
 
 
