@@ -143,8 +143,6 @@ def main() -> None:
         return [python, str(HERE / f"{name}.py"), *common, *more]
 
     here, memory = environment(torch.device(options.device)), psutil.virtual_memory().total / 2**30
-    if family := cpu_info(r"^cpu family\s*: (\d+)"):  # clouds call processors of several just "AMD EPYC"
-        here["processor"] = f"{here['processor']}, family {family}"
     cores = os.cpu_count() or 1
     hardware = f"{here['gpu'] or here['processor']}, {cores} CPU cores, {memory:.0f} GiB"
     versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
