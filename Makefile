@@ -11,7 +11,8 @@
 # make verify    in a clone, make again what is cheap and one training, and compare (VERIFY=--no-retrain: not the latter)
 # make bench     our training step beside idiomatic PyTorch, TF-slim and the floor: 20 minutes on two quiet cores
 # make torture   kill it, forge its caches, fill its disk: a quarter of an hour, and a table of what survived
-# make test      linters, types, and every test but those of `make torture` and `make test-launch`
+# make tour      replay docs/tour.md on 5,000 digits, and compare: five minutes
+# make test      linters, types, and every test but those of `make torture`, `make tour` and `make test-launch`
 # make test-launch  the tests of many machines, on Ray: twenty minutes
 # make lock      resolve the dependencies of pyproject.toml anew (needs uv; UV=--upgrade for newer versions)
 
@@ -28,7 +29,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 PIPELINE ?= dvc.yaml
 
-.PHONY: venv help read ray demo study-demo launch plan records judge verify bench torture test test-launch lock
+.PHONY: venv help read ray demo study-demo launch plan records judge verify bench torture tour test test-launch lock
 venv: $(VENV)/study
 $(VENV)/study: requirements/study.lock
 	@$(SUPPORTED)
@@ -116,6 +117,9 @@ $(SLIM)/slim: requirements/slim.lock
 
 torture: $(VENV)/test
 	@pytest -q tests/torture.py $(TORTURE)
+
+tour: $(VENV)/test
+	@pytest -q tests/replay.py
 
 test: $(VENV)/test
 	ruff check
