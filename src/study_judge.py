@@ -47,7 +47,7 @@ from bnstudy.study import theory
 from bnstudy.study.claim import MARKS, digits, judge
 from bnstudy.study.claims import CLAIMS, NOTE, STANDARDIZED, times
 from bnstudy.study.crossing import crossing, geometric_mean
-from bnstudy.study.params import Entry, load
+from bnstudy.study.params import Entry, Study, load
 from bnstudy.study.records import Results, read_environments, read_results
 from bnstudy.study.statistics import estimate
 
@@ -168,16 +168,19 @@ def summary(results: Results, arm: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def environments(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def environments(found: dict[str, dict[str, Any]], params: Study) -> list[dict[str, Any]]:
     """One entry per environment in which runs were made, with the names of these runs, and one for this process."""
     made: dict[str, list[str]] = {}
-    machines: dict[str, set[Any]] = {}
+    machines: dict[tuple[bool, int], set[Any]] = {}
     for name, facts in found.items():
         made.setdefault(json.dumps(facts), []).append(name)
-        if not name.startswith("sweep/"):
-            machines.setdefault(name.split("/")[-1], set()).add(tuple(str(facts.get(key)) for key in MACHINE))
+        kind = tuple(str(facts.get(key)) for key in MACHINE)
+        stage, *_, last = name.split("/")
+        tried = stage == "sweep"  # entries of the sweep are compared with each other
+        for seed in {*params.sweep[last].seeds} & {*params.registered} if tried else [int(last)]:
+            machines.setdefault((tried, seed), set()).add(kind)
     packages = {name: version(name) for name in ("numpy", "pandas")}
-    mixed = [int(seed) for seed, kinds in machines.items() if len(kinds) > 1]
+    mixed = sorted({seed for (_, seed), kinds in machines.items() if len(kinds) > 1})
     here = {"python": platform.python_version(), **packages, "mixed_seeds": mixed}
     return [*({**json.loads(facts), "runs": names} for facts, names in made.items()), here]
 
@@ -188,7 +191,7 @@ def to_json(content: Any) -> bytes:
 
 def main() -> None:
     params = load()
-    results, made = read_results(params), environments(read_environments(params))
+    results, made = read_results(params), environments(read_environments(params), params)
     findings = judge(CLAIMS, results)
     dip = dip_table(results.averages)
     tables = {

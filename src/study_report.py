@@ -53,7 +53,7 @@ QUESTIONS = {
     "What do the averages cost, and why?": (
         "dip",
         {
-            "holds": "Most of the accuracy, for a while: they start far from the first layer's variance.",
+            "holds": "Much of the accuracy, for a while.",
             "refuted": "Not what was expected.",
             "not shown": "The runs do not decide.",
             "not measured": "Not measured yet.",
@@ -100,6 +100,8 @@ def answers(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     for title, (first, leads, others) in QUESTIONS.items():
         main = by_name[first]
         lead = f"No verdict yet: {too_few(main.parts[0].runs)}." if few(main) else leads[main.verdict]
+        if first == "dip" and main.verdict == by_name["cause"].verdict == "holds":
+            lead += " They start far from the first layer's variance."
         measured = [by_name[name] for name in (first, *others) if by_name[name].verdict != "not measured"]
         found = [told(one).replace(f"({INTERVAL} ", "(") for one in measured]
         answered.append({"title": title, "lead": lead, "found": found})

@@ -183,9 +183,12 @@ def test_the_environments(folder: Path) -> None:
 def test_seeds_whose_runs_were_made_on_two_kinds_of_machines_are_told() -> None:
     other = ENVIRONMENT | {"processor": "B"}
     runs = {"train/he/22": ENVIRONMENT, "train/he/23": ENVIRONMENT, "train/own_rate/23": other, "sweep/plain": other}
-    one, two, here = study_judge.environments(runs)
+    one, two, here = study_judge.environments(runs, STUDY)
     assert (one["runs"], two["runs"]) == (["train/he/22", "train/he/23"], ["train/own_rate/23", "sweep/plain"])
     assert here["mixed_seeds"] == [23]
+    tolerance = {"sweep/tolerance_plain_he": ENVIRONMENT, "sweep/tolerance_batch_norm_hidden_he": other}
+    assert study_judge.environments(tolerance, STUDY)[-1]["mixed_seeds"] == STUDY.registered
+    assert study_judge.environments(dict.fromkeys(tolerance, other), STUDY)[-1]["mixed_seeds"] == []
 
 
 def test_a_small_study_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_the_shift_tends_to_the_ratio_of_slopes_and_then_of_starts() -> None:
     v1, v2 = 0.025, 4.75
     slopes = [condition(v1, v2, s0) / 2 - 2 for s0 in (1.0, 10.0)]
     assert later(1e-6, v1, v2, 10.0) == pytest.approx(math.log(slopes[1] / slopes[0]), abs=1e-4)
+    assert later(math.exp(-40), v1, v2, 10.0) == pytest.approx(math.log(slopes[1] / slopes[0]))
     assert later(1e-9, 1e-7, 1e3, 10.0) == pytest.approx(math.log(10), abs=1e-4)
     assert later(0.01, v1, v2, 1.0) == pytest.approx(0, abs=1e-9)
     assert (later(0.01, v1, v2, 0.5) or 0) < 0

@@ -39,6 +39,10 @@ class Part(Section):
     against: tuple[int, ...]  # where every seed must agree: the seeds that do not
     verdict: Verdict
 
+    def spoken(self) -> str:
+        """The interval; and what it is, if it is not the one that is meant where nothing is said."""
+        return f"{self.interval}, {self.level}" if self.interval and self.level != INTERVAL else self.interval
+
 
 class Finding(Section):
     """What became of a claim: the parts judge it, `described` does not. `adjusted_p`: by Holm's method."""
@@ -247,9 +251,9 @@ def finding(id: int, claim: Claim, found: Measured, results: "Results", adjusted
         because=rules.because,
         verdict=together(part.verdict for part in parts) if parts else "not measured",
         estimate=found.estimate or (single.estimate if single else ""),
-        interval=found.interval or (single.interval if single else ""),
+        interval=found.interval or (single.spoken() if single else ""),
         sentence=found.sentence,
-        why=decided(parts, adjusted_p, len(adjusted)),
+        why=decided(found.demands, parts, adjusted_p, len(adjusted)),
         p=None if found.p is None else digits(found.p),
         adjusted_p=None if adjusted_p is None else digits(adjusted_p),
         parts=parts,
@@ -257,25 +261,35 @@ def finding(id: int, claim: Claim, found: Measured, results: "Results", adjusted
     )
 
 
-def decided(parts: Sequence[Part], adjusted_p: float | None, comparisons: int) -> str:
-    """What decides the verdict, in a sentence."""
+def decided(demands: Sequence[Demand], parts: Sequence[Part], adjusted_p: float | None, comparisons: int) -> str:
+    """What decides the verdict, in a sentence or two."""
     if not parts:
         return ""
     verdicts = together(part.verdict for part in parts)
     if few := next((part.runs for part in parts if part.verdict == "not shown" and too_few(part.runs)), 0):
         return f"{too_few(few)}.".capitalize()
-    deciding = [part for part in parts if part.verdict == verdicts]
-    which = f" ({', '.join(part.part for part in deciding)})" if len(deciding) < len(parts) else ""
-    if seeds := sorted({seed for part in deciding for seed in part.against}):
-        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        return f"It should be so in every seed, and is not in {named}{which}."
     if verdicts == "holds":
         return "All that the runs leave possible agrees with the claim."
-    if verdicts == "refuted":
-        return f"All that the runs leave possible contradicts the claim{which}."
-    if adjusted_p is not None and adjusted_p >= SIGNIFICANT and all(part.agree == part.runs for part in deciding):
+    clear = all(demand.rule.allows(demand.found.low, demand.found.high) for demand in demands)
+    if clear and adjusted_p is not None and adjusted_p >= SIGNIFICANT:
         return f"Chance is not ruled out: with {comparisons} comparisons, corrected for them, p is {adjusted_p:.2g}."
-    return f"The runs leave it open: some of what they leave possible agrees with the claim, some does not{which}."
+
+    def which(some: Sequence[Part]) -> str:
+        return f" ({', '.join(part.part for part in some)})" if len(some) < len(parts) else ""
+
+    said, deciding = [], [part for part in parts if part.verdict == verdicts]
+    if some := [part for part in deciding if not part.against]:
+        said.append(
+            f"All that the runs leave possible contradicts the claim{which(some)}."
+            if verdicts == "refuted"
+            else "The runs leave it open: some of what they leave possible agrees with the claim, some does "
+            f"not{which(some)}."
+        )
+    if some := [part for part in deciding if part.against]:
+        seeds = sorted({seed for part in some for seed in part.against})
+        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        said.append(f"It should be so in every seed, and is not in {named}{which(some)}.")
+    return " ".join(said)
 
 
 def digits(number: float) -> float:

@@ -213,14 +213,12 @@ def momentum(results: Results, r: Speed) -> Measured:
 def largest_rate(rates: Sequence[float], accuracies: Sequence[float], target: float) -> Crossing:
     """The largest of the ascending rates that reaches `target`, as an interval between it and the next that was tried.
 
-    Counted from the most accurate rate up to the first that fails: a lucky run far above is no range, and an unlucky
-    one far below is no end. None: between 0 and the lowest rate. All: between the highest and infinity.
+    None of them: between 0 and the lowest. The highest: between it and infinity.
     """
-    best = int(np.argmax(accuracies))
-    fails = next((i for i in range(best, len(rates)) if accuracies[i] < target), len(rates))
-    if fails == best:
-        return Crossing(0.0, rates[0])
-    return Crossing(rates[fails - 1], [*rates, math.inf][fails])
+    reaching = [rate for rate, accuracy in zip(rates, accuracies, strict=True) if accuracy >= target]
+    ends = [0.0, *rates, math.inf]
+    last = ends.index(reaching[-1]) if reaching else 0
+    return Crossing(ends[last], ends[last + 1])
 
 
 def largest_rates(table: pd.DataFrame, target: float) -> list[Crossing]:
@@ -383,9 +381,8 @@ def dip(results: Results, r: Dip) -> Measured:
             *(Demand(f"where, decay {decay:g}", one, WEIGHT, Rule(r.above, r.below)) for decay, one in weights.items()),
             *(Demand(f"depth, decay {decay:g}", one, POINTS, Rule(below=r.deep)) for decay, one in depths.items()),
         ],
-        f"On the way averages cost {span(deep[::-1], COST)} points of accuracy, from "
-        f"decay {r.decays[0]:g} to {r.decays[-1]:g}, where {span(where, SHARE)}"
-        f"% of the start is left{f' ({few})' if few else ''}.",
+        f"On the way averages cost {span(deep[::-1], COST)} points of accuracy, at each decay between {r.decays[0]:g} "
+        f"and {r.decays[-1]:g}, where {span(where, SHARE)}% of the start is left{f' ({few})' if few else ''}.",
         described=(*on_one_curve(results, r), *by_theory(results, r)),
         estimate=f"r = {span(where, WEIGHT)}; {span(deep, POINTS)} points",
         interval="; ".join(filter(None, (all_within(weights.values(), WEIGHT), all_within(depths.values(), POINTS)))),
@@ -469,7 +466,8 @@ def cause(results: Results, r: Cause) -> Measured:
     nearest = min(next(iter(means.values())).index, key=lambda step: abs(r.decay**step - r.weight))
     alone = estimate([at(gap, nearest, "averages with means corrected") for gap in means.values()])
     mean = f"{np.mean(said):.2g}" if said else "nothing"
-    seen = f"{shift.value + np.mean(said):.2g}" if said and shift.value is not None else "an unknown age"
+    bound = "" if shift.bound == "exact" else f"{shift.bound} "
+    seen = f"{bound}{shift.value + np.mean(said):.2g} in age" if said and shift.value is not None else "an unknown age"
     worst = LOSS.estimate(lost)
     return Measured(
         [
@@ -477,8 +475,8 @@ def cause(results: Results, r: Cause) -> Measured:
             Demand("start variance 0.1: loss", lost, LOSS, Rule(below=r.small_loss), tuple(small)),
             Demand("means alone corrected", alone, POINTS, Rule(below=r.means_below)),
         ],
-        f"Started at variance 10 in place of 1, averages of decay {r.decay:g} are ready later by {seen} in age; the "
-        f"formula says {mean}. Started at 0.1, they lose at most {worst} where the dip was. With only the means less "
+        f"Started at variance 10 in place of 1, averages of decay {r.decay:g} are ready later by {seen}; the formula "
+        f"says {mean}. Started at 0.1, they lose at most {worst} where the dip was. With only the means less "
         f"their start, they cost {COST.text(alone)} where {r.weight:.0%} of it is left.",
         estimate=f"{seen} against {mean}; {worst}; {POINTS.estimate(alone)}",
     )

@@ -51,6 +51,8 @@ def later(r: float, v1: float, v2: float, s0: float) -> float | None:
     usual, turned = bottom(v1, v2), bottom(v1, v2, s0)
     if usual is None or turned is None or not 0 < r < usual or excess(turned, v1, v2, s0) < excess(r, v1, v2):
         return None
+    if r < 1e-8:  # there the root would drown in rounding
+        return float(np.log((condition(v1, v2, s0) - 4) / (condition(v1, v2) - 4)))
     same = squared(v1, v2, s0) - squared(v1, v2, 1.0)(r)
     return float(np.log(r / inside(same, turned)))
 
