@@ -99,26 +99,6 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: BaseExcep
         assert refused.value.filename == str(target)
 
 
-def test_a_killed_process_leaves_the_old_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    script = """
-import os, signal
-from pathlib import Path
-from bnstudy.files import whole_folder
-with whole_folder(Path("target")) as folder:
-    (folder / "half").touch()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target/old").touch()
-    source = Path(__file__).parent.parent / "src"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(source)})
-    assert done.returncode == -signal.SIGKILL
-    assert names(tmp_path / "target") == ["old"]
-    with whole_folder(tmp_path / "target") as folder:
-        (folder / "new").touch()
-    assert names(tmp_path) == ["target", "target/new"]
-
-
 def test_states_of_finished_runs_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gone = ["train/a/0.finished", "train/a/0.state", "train/a/0/part.state"]

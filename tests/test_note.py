@@ -24,8 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarni
 Change = Callable[[Path], None]
 MODELS, SEEDS = ("batch_norm", "plain"), (10, 11)
 RUNS = [f"{model}-{seed}" for model in MODELS for seed in SEEDS]
-KEPT = ("src/", ".dvc/", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
-STUDY = ("study/dvc.yaml", "study/params.yaml", "study/metrics/", "study/plots/")
 BATCH_NORM, PLAIN = RUNS[:2], RUNS[2:]
 LAYER_NORM = {"normalization": "layer", "normalize_logits": False, "epsilon": 0.001, "initializer": "he"}
 
@@ -110,13 +108,8 @@ def outputs(folder: Path) -> dict[str, bytes]:
 OF_ALL = {
     "steps": 13,
     "batch_size": 33,
-    "keep_prob": 0.8,
-    "precision": "bfloat16",
-    "evaluations_per_decade": 5,
     "optimizer.initial_accumulator": 0.2,
     "learning_rate.initial": 0.2,
-    "learning_rate.decay_rate": 0.9,
-    "learning_rate.decay_steps": 10,
     "learning_rate.staircase": False,
 }
 

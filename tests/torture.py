@@ -21,11 +21,10 @@ import psutil
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT, ROOT, run
+from conftest import ENVIRONMENT, clone, run
 from toy import cached, commit, damage, edit, until, verify
 
 KILLS, SEED = int(os.environ.get("KILLS", "15")), int(os.environ.get("SEED", random.SystemRandom().randrange(10**6)))
-COPIED = ("src/", ".dvc/", "dvc.yaml", "params.yaml", "study/dvc.yaml", "study/params.yaml", ".gitignore", ".dvcignore")
 AVERAGES = "study/dvc.yaml:averages@note_batch_norm-22"
 TARGETS = ("dvc.yaml", AVERAGES)
 DVC = ("dvc", "repro", *TARGETS)
@@ -59,17 +58,12 @@ def tried(table: dict[str, Counter[str]]) -> Tried:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both pipelines, made without interruption."""
-    folder = tmp_path_factory.mktemp("torture") / "whole"
-    for name in run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0"):
-        if name.startswith(COPIED) and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    folder = clone(tmp_path_factory.mktemp("torture") / "whole")
     for key, value in {"data.source": "sample", "data.validation_size": 500, "train.steps": 60, "train.batch_size": 32,
                        "runtime.checkpoint_every": 5, "seeds": [10]}.items():  # fmt: skip
         edit(folder, key, value)
     for key, value in {"steps": 60, "batch_size": 32, "images": 100, "precise_images": 100}.items():
         edit(folder, f"averages.note_batch_norm.{key}", value, "study/params.yaml")
-    run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "repro", "--quiet", "prepare")
     sha256 = run(folder, "sha256sum", "data/prepared/SHA256SUMS").stdout.split()[0]
     edit(folder, "data.sha256", sha256, "study/params.yaml")

@@ -20,14 +20,13 @@ from dvc.utils.flatten import flatten
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from bnstudy import BadInput, run
+from bnstudy import run
 from bnstudy.launch import MISSING, restorable
 from bnstudy.params import load
 from bnstudy.study import params as study
 
 WIDTH = 110
 RUN, RESTORE, MAY, LACKS = "will run", "comes from the cache", "may run", "not here"
-BELOW, GONE = "where what it reads comes out different", "results that are not here"
 
 
 class Step(NamedTuple):
@@ -46,10 +45,11 @@ def plan(repo: Any) -> list[Step]:
             steps.append(Step(stage.addressing, RESTORE if found else RUN, why))
             planned.add(stage)
         elif above:
-            steps.append(Step(stage.addressing, MAY, BELOW))
+            steps.append(Step(stage.addressing, MAY, "where what it reads comes out different"))
             planned.add(stage)
         elif any(state in MISSING for out in stage.outs for state in out.status().values()):
-            steps.append(Step(stage.addressing, RESTORE if stage.outs_cached() else LACKS, GONE))
+            action = RESTORE if stage.outs_cached() else LACKS
+            steps.append(Step(stage.addressing, action, "results that are not here"))
     return steps
 
 
@@ -117,14 +117,11 @@ def told(steps: list[Step], known: list[str], logs: Path = Path("logs")) -> list
 
 
 def main() -> None:
-    try:
-        with Repo() as repo:
-            load()
-            study.load()
-            print(*told(plan(repo), [stage.addressing for stage in repo.index.graph]), sep="\n")
-    except DvcException as error:
-        raise BadInput(f"DVC says: {' '.join(str(error).split())}") from None
+    with Repo() as repo:
+        load()
+        study.load()
+        print(*told(plan(repo), [stage.addressing for stage in repo.index.graph]), sep="\n")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, DvcException)

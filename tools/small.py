@@ -20,7 +20,6 @@ NOTE = {
     "train.steps": 100,
     "seeds": [10, 11],
 }
-DECAYS = [0.9, 0.95, 0.98, 1.0]
 KEPT = {  # what the dip, the correction and the ladder take
     "arms": ["note_plain", "baseline", "same_rate", "own_rate", "everywhere"],
     "averages": ["note_batch_norm"],
@@ -33,7 +32,7 @@ STUDY: dict[str, Any] = {
     "evaluation.fine.factor": 1.2,
     "evaluation.moments": [60],
     "averages.note_batch_norm.steps": 160,
-    "averages.note_batch_norm.decays": DECAYS,
+    "averages.note_batch_norm.decays": [0.9, 0.95, 0.98, 1.0],
     "averages.note_batch_norm.ages": [[0.2, 1.0, 0.2], [1.2, 2.2, 0.2], [3.0, 6.0, 1.0]],
     "averages.note_batch_norm.images": VALIDATION,
     "averages.note_batch_norm.precise_images": 1000,

@@ -137,10 +137,11 @@ def main() -> None:
             ready = [name for name, stage in judged.items() if all(out.exists for out in needed(clone, stage))]
             here = [name for name, stage in judged.items() if all(out.exists for out in stage.outs)]
             starts = [name for name, stage in judged.items() if not clone.index.graph[stage]]
-        status = json.loads(again.run("dvc", "status", "--json").stdout or "{}")
-        changed = [(name, change) for name in ready for change in status.get(name, []) if not gone(change)]
-        what = f"code, parameters and outputs of {len(ready)} stages, as the lock files name them"
-        tell("the same", what, [f"{name}: {json.dumps(change)}" for name, change in changed])
+        asked = again.run("dvc", "status", "--json")
+        status = {"dvc status": [asked.stderr]} if asked.returncode else json.loads(asked.stdout)
+        changed = [(name, change) for name in status for change in status[name] if not gone(change)]
+        wrong = [f"{name}: {json.dumps(change)}" for name, change in changed if name not in stages or name in ready]
+        tell("the same", f"code, parameters and outputs of {len(ready)} stages, as the lock files name them", wrong)
 
         quick = [name for name in ready if not is_run(judged[name]) and name not in starts]
         machine = json.loads(again.run(sys.executable, "-c", MACHINE).stdout or "{}")
@@ -164,7 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(main)
-    except DvcException as error:
-        sys.exit(f"error: DVC says: {' '.join(str(error).split())}")
+    run(main, DvcException)

@@ -29,8 +29,8 @@ class Unheard(io.TextIOWrapper):
             super().flush()
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call `main`; exit with 1 and its message on `BadInput` or an operating-system error, with 130 on Ctrl-C.
+def run(main: Callable[[], None], *others: type[Exception]) -> None:
+    """Call `main`; exit with 1 and a message on `BadInput`, an operating-system error or `others`, with 130 on Ctrl-C.
 
     A stage that ended with 0 on an interrupt would have its partial output recorded by DVC as finished. One that failed
     because it could not print would have lost its work.
@@ -46,6 +46,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (BadInput, OSError) as error:
         sys.exit(f"error: {error}")
+    except others as error:
+        sys.exit(f"error: {type(error).__module__.partition('.')[0].upper()} says: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -15,7 +15,8 @@ def write(path: Path, content: bytes) -> None:
     An `OSError` names `path`: by itself, that of a full disk names no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    for left in leftovers(path.with_name(f".{path.name}.")):  # a killed process's
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -32,12 +33,6 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files `.<name>.<process id>` that killed processes left beside `path`."""
-    for left in leftovers(path.with_name(f".{path.name}.")):
-        left.unlink(missing_ok=True)
 
 
 def leftovers(prefix: Path) -> list[Path]:

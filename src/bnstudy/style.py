@@ -55,10 +55,10 @@ def styled(width: float, **settings: Any) -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", STYLE, {"font.size": min(11.0, 1.5 * width)} | settings])
 
 
-def blank(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure in inches, and its axes: an array of `rows` below each other if there are several."""
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure in inches, and its axes."""
     drawn = Figure(figsize=(width, height), layout="constrained")
-    return drawn, drawn.subplots(rows, **options)
+    return drawn, drawn.subplots()
 
 
 def shade(place: int, count: int) -> str:

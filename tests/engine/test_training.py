@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnstudy.engine.data import batch_indices
-from bnstudy.engine.training import Optimizer, dropout_mask, evaluate, learning_rate
+from bnstudy.engine.training import dropout_mask, evaluate, learning_rate
 from bnstudy.params import LearningRate
 from bnstudy.params import Optimizer as OptimizerParams
 from conftest import PARAMS, ROOT, arm_of, run
@@ -77,26 +77,6 @@ def test_the_loop_by_hand(params: OptimizerParams) -> None:
         np.testing.assert_allclose(p.detach(), q.detach(), rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("params", [ADAGRAD, SGD], ids=["adagrad", "sgd"])
-def test_an_update_is_that_of_torch_optim(params: OptimizerParams) -> None:
-    """The same bits over three updates of a rate that changes."""
-    ours, ref = network_of(ARM), network_of(ARM)
-    optimizer, weights = Optimizer(ours, params), list(ref.parameters())
-    theirs: torch.optim.Optimizer = torch.optim.SGD(weights, momentum=0.9)
-    if params == ADAGRAD:
-        theirs = torch.optim.Adagrad(weights, initial_accumulator_value=0.1, eps=0.0, fused=True)
-    for step, rate in enumerate([0.1, 0.05, 0.01]):
-        for network in (ours, ref):
-            network.zero_grad()
-            F.cross_entropy(network(IMAGES_NHW[step : step + 8]), LABELS_N[step : step + 8]).backward()
-        optimizer.update(rate)
-        theirs.param_groups[0]["lr"] = rate
-        theirs.step()
-        assert same(ours, ref)
-        memory = "sum" if params == ADAGRAD else "momentum_buffer"
-        assert all(torch.equal(m, theirs.state[p][memory]) for m, p in zip(optimizer.memory, weights, strict=True))
-
-
 def test_a_training_does_not_import_a_compiler() -> None:
     """It takes a second of each stage; torch.optim's classes do."""
     script = """if True:
@@ -120,21 +100,6 @@ def test_a_training_is_a_function_of_its_seed_however_it_is_watched() -> None:
     assert [update.loss for update in updates] == expected
     assert same(calm, watched)
     assert [update.loss for update in trained(network_of(ARM), ARM, seed=2)] != expected
-
-
-def test_batches_are_the_epochs_cut_into_pieces_for_every_network() -> None:
-    """14 updates of 16 of 96 images: two epochs, each a permutation of all images, and a third of another."""
-    runs = [
-        [update.batch.tolist() for update in trained(network_of(arm), arm, seed=5)]
-        for arm in (arm_of(steps=3), arm_of("plain", 3))
-    ]
-    assert runs[0] == runs[1] == [batch_indices(5, step, 96, 16).tolist() for step in range(3)]
-    stream = np.concatenate([batch_indices(5, step, 96, 17) for step in range(14)])
-    epochs = stream[:96], stream[96:192]
-    assert all(sorted(epoch) == list(range(96)) for epoch in epochs)
-    assert epochs[0].tolist() != epochs[1].tolist() != sorted(epochs[1])
-    assert len({*stream[192:]}) == 14 * 17 - 192
-    assert epochs[0].tolist() != batch_indices(6, 0, 96, 96).tolist()
 
 
 def test_dropout_mask() -> None:

@@ -16,7 +16,7 @@ from bnstudy.study.claim import Finding, judge
 from bnstudy.study.claims import CLAIMS, bottom, exit_age, largest_rate, share_of
 from bnstudy.study.crossing import Crossing, exactly
 from bnstudy.study.records import Results
-from made_up import SEEDS, STUDY, V1, averages, curves, excess, held, sweep
+from made_up import SEEDS, STUDY, averages, curves, held, sweep
 
 TABLES = ("curves", "averages", "sweep", "mechanism")
 
@@ -241,12 +241,6 @@ def test_the_notes_claim_is_judged_by_its_own_averages_and_the_others_by_correct
         assert found[other].parts == holding()[other].parts
 
 
-def test_one_lucky_evaluation_is_no_crossing() -> None:
-    lucky = held().curves.copy()
-    lucky.loc[(lucky["arm"] == "note_plain") & (lucky["step"] == 10), "validation_accuracy"] = 0.99
-    assert findings(replace(held(), curves=lucky))["note"].parts == holding()["note"].parts
-
-
 def test_a_run_that_never_gets_there_bounds_the_ratio() -> None:
     lost = held().curves.copy()
     lost.loc[(lost["arm"] == "own_rate") & (lost["seed"] == 24), "corrected_accuracy"] = 0.5
@@ -331,11 +325,3 @@ def test_an_earlier_low_is_looked_past() -> None:
 def test_the_largest_rate_is_an_interval(accuracies: list[float], expected: tuple[float, float]) -> None:
     found = largest_rate([0.01, 0.1, 1.0, 10.0], accuracies, 0.95)
     assert (found.after, found.by) == expected
-
-
-def test_the_made_up_dip_is_the_theorys() -> None:
-    """So that what the claims find in it is known: at r = 0.25 O is 1.2, and without a start it is 0."""
-    assert excess(0.25, 1.0) == pytest.approx(
-        0.75 * math.sqrt((0.25 + 0.75 * V1) * (0.25 + 0.75 * 4.75) / (V1 * 4.75)) - 1
-    )
-    assert excess(0.0, 1.0) == pytest.approx(0)

@@ -1,7 +1,6 @@
 """The formula of the dip against numbers worked by hand, brute force, and its limits."""
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,12 +64,6 @@ def test_bottom_and_zero_are_those_of_brute_force(v1: float, v2: float, s0: floa
     assert excess(early, v1, v2, s0) == pytest.approx(0, abs=1e-6)
     assert lowest < early < 1
     assert early == pytest.approx(GRID[np.flatnonzero(values > 1e-12)[-1]], abs=1e-3)
-
-
-@given(variances, variances, starts)
-def test_the_logarithm_is_concave(v1: float, v2: float, s0: float) -> None:
-    logs = np.log1p([excess(r, v1, v2, s0) for r in np.linspace(0, 0.99, 50)])
-    assert all(after <= before + 1e-9 for before, after in pairwise(np.diff(logs)))
 
 
 def test_the_bottom_tends_to_a_quarter_for_a_small_and_a_large_variance() -> None:

@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,14 +60,6 @@ def write_torchvision_files(root: Path) -> None:
         images, labels = struct.pack(">4i", 0x803, *images_NHW.shape), struct.pack(">2i", 0x801, len(labels_N))
         (folder / f"{part}-images-idx3-ubyte").write_bytes(images + images_NHW.tobytes())
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels + labels_N.tobytes())
-
-
-def cpu_info(pattern: str) -> str:
-    """What Linux says of the processor: the group of `pattern`, or nothing."""
-    with suppress(OSError):
-        if found := re.search(pattern, Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
-            return found[1]
-    return ""
 
 
 def summary(runs: dict[str, list[Record]], batch_size: int) -> dict[str, Record]:
@@ -151,7 +142,8 @@ def main() -> None:
         peers = [program("idiomatic", f"--root={root}", f"--workers={count}") for count in sorted({0, 1, cores})]
         peer = peers[0] if options.toy else min(peers, key=lambda command: float(call(command)["s"]))
         programs = {OURS: program("ours"), IDIOMATIC: peer, FLOOR: program("floor")}
-        if options.device == "cuda" or cpu_info(r"\b((?:avx512_|amx_)?bf16)\b"):  # else PyTorch goes through float32
+        known = Path("/proc/cpuinfo")
+        if options.device == "cuda" or (known.exists() and "bf16" in known.read_text()):  # else it goes through float32
             programs |= {
                 key: program(name, "--precision=bfloat16") for key, name in ((BFLOAT16, "ours"), (FLOOR16, "floor"))
             }

@@ -3,7 +3,6 @@
 import argparse
 import json
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,14 +41,10 @@ def timed(steps: Iterator[object], options: argparse.Namespace) -> list[float]:
     return seconds
 
 
-def seconds_of(function: Callable[[], object], device: str, times: int = 1) -> float:
-    """Median seconds per call."""
-    seconds = []
-    for _ in range(times):
-        start = clock(device)
-        function()
-        seconds.append(clock(device) - start)
-    return statistics.median(seconds)
+def seconds_of(function: Callable[[], object], device: str) -> float:
+    start = clock(device)
+    function()
+    return clock(device) - start
 
 
 def report(device: str, **record: object) -> None:

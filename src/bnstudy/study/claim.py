@@ -6,6 +6,7 @@ The claims themselves stand in `bnstudy.study.claims`.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -135,16 +136,6 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:g} point{'s' * (fraction != 0.01)}".replace("-", "−")
 
 
-class InPoints:
-    """The fractions of a block of rules, in words."""
-
-    def __init__(self, rules: Section) -> None:
-        self.rules = rules
-
-    def __getattr__(self, key: str) -> str:
-        return points(getattr(self.rules, key))
-
-
 def too_few(seeds: int) -> str:
     """Why there is no interval, see `statistics.interval`; empty where there may be one."""
     return "" if seeds >= 6 else f"{seeds} seed{'s are' if seeds > 1 else ' is'} too few for an interval"
@@ -240,13 +231,14 @@ def finding(id: int, claim: Claim, found: Measured, results: "Results", adjusted
     rules, adjusted_p = getattr(results.params.rules, claim.name), adjusted.get(claim.name)
     parts = tuple(demand.record(adjusted_p) for demand in found.demands)
     single = parts[0] if len(parts) == 1 else None
+    in_points = SimpleNamespace(**{key: points(value) for key, value in rules if isinstance(value, float)})
     return Finding(
         id=id,
         name=claim.name,
         question=claim.question,
         claim=claim.claim,
-        endpoint=claim.endpoint.format(r=rules, p=InPoints(rules)),
-        rule=claim.rule.format(r=rules, p=InPoints(rules)),
+        endpoint=claim.endpoint.format(r=rules, p=in_points),
+        rule=claim.rule.format(r=rules, p=in_points),
         expected=rules.expected,
         because=rules.because,
         verdict=together(part.verdict for part in parts) if parts else "not measured",

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from bnstudy.study import theory
+from bnstudy.study import rules, theory
 from bnstudy.study.claim import (
     AGE,
     COST,
@@ -32,18 +32,6 @@ from bnstudy.study.claim import (
 )
 from bnstudy.study.crossing import Crossing, crossing, exactly, geometric_mean, log_ends, ratio
 from bnstudy.study.records import Results
-from bnstudy.study.rules import (
-    Cause,
-    Correction,
-    Dip,
-    Ready,
-    Share,
-    Speed,
-    Standardized,
-    Thousand,
-    Tolerance,
-    UpdateOps,
-)
 from bnstudy.study.statistics import Estimate, Rule, estimate
 
 NOTE, STANDARDIZED = "note_batch_norm", "standardized"  # the networks whose averages are followed
@@ -99,7 +87,7 @@ def reached(results: Results, arm: str, runs: list[Crossing]) -> str:
 
 
 def speed(
-    results: Results, r: Speed, arms: tuple[str, str], names: tuple[str, str], *, corrected: bool = True
+    results: Results, r: rules.Speed, arms: tuple[str, str], names: tuple[str, str], *, corrected: bool = True
 ) -> Measured:
     """The ratio of updates to the target, of the first arm, with batch norm, over the second, without."""
 
@@ -135,7 +123,7 @@ def speed(
     f"Updates {IN_A_ROW}, with batch norm over without, by the note's own averages; {MEAN}.",
     "with it less than {r.below:.0%} of the updates, over the whole interval",
 )
-def note(results: Results, r: Speed) -> Measured:
+def note(results: Results, r: rules.Speed) -> Measured:
     names = "The note's network with batch norm", "the one without it"
     return speed(results, r, (NOTE, "note_plain"), names, corrected=False)
 
@@ -145,7 +133,7 @@ def note(results: Results, r: Speed) -> Measured:
     f"Updates {IN_A_ROW}, with batch norm on all layers but the last over without, each at its own rate; {MEAN}.",
     "with it less than {r.below:.0%} of the updates, over the whole interval",
 )
-def tuned(results: Results, r: Speed) -> Measured:
+def tuned(results: Results, r: rules.Speed) -> Measured:
     names = "Batch norm on all layers but the last", "the tuned network without it"
     return speed(results, r, ("own_rate", "baseline"), names)
 
@@ -156,7 +144,7 @@ def tuned(results: Results, r: Speed) -> Measured:
     "over the seeds, at the adverse ends of the three times.",
     "the whole interval lies between {r.above:.0%} and {r.below:.0%}",
 )
-def share(results: Results, r: Share) -> Measured:
+def share(results: Results, r: rules.Share) -> Measured:
     arms = ("baseline", "same_rate", "own_rate")
 
     def found(target: float, point: bool = False) -> Estimate:
@@ -205,7 +193,7 @@ def share_of(baseline: Crossing, same_rate: Crossing, own_rate: Crossing) -> tup
     f"{MEAN}.",
     "with it less than {r.below:.0%} of the updates, over the whole interval",
 )
-def momentum(results: Results, r: Speed) -> Measured:
+def momentum(results: Results, r: rules.Speed) -> Measured:
     names = "With SGD and momentum, batch norm on all layers but the last", "the tuned network without it"
     return speed(results, r, ("sgd_batch_norm", "sgd_baseline"), names)
 
@@ -234,7 +222,7 @@ def largest_rates(table: pd.DataFrame, target: float) -> list[Crossing]:
     "over without; geometric mean over the seeds, each rate known up to the next one tried.",
     "the whole interval is at least {r.at_least:g}",
 )
-def tolerance(results: Results, r: Tolerance) -> Measured:
+def tolerance(results: Results, r: rules.Tolerance) -> Measured:
     def rates(found: list[Crossing], table: pd.DataFrame) -> str:
         low, high = min(table["learning_rate"]), max(table["learning_rate"])
         named = {0.0: "none", low: f"{low:g} (the lowest)", high: f"{high:g} (the highest)"}
@@ -277,7 +265,7 @@ def at(run: "pd.Series[float]", step: int, what: str) -> float:
     "the seeds.",
     "the whole interval lies below {p.below}",
 )
-def thousand(results: Results, r: Thousand) -> Measured:
+def thousand(results: Results, r: rules.Thousand) -> Measured:
     gaps = [at(gap, r.step, f"averages of decay {r.decay:g}") for gap in results.gaps(NOTE, r.decay).values()]
     found = estimate(gaps, null=r.below)
     return Measured(
@@ -312,7 +300,7 @@ def exit_age(gap: "pd.Series[float]", within: float) -> Crossing:
     "precise statistics, interpolated between evaluations; geometric mean over the seeds, for each decay.",
     "all intervals lie between {r.above:g} and {r.below:g}",
 )
-def ready(results: Results, r: Ready) -> Measured:
+def ready(results: Results, r: rules.Ready) -> Measured:
     def found(decay: float, within: float) -> Estimate:
         gaps = [by_age(gap, decay) for gap in results.gaps(NOTE, decay).values()]
         if short := [gap.index[-1] for gap in gaps if gap.index[-1] < r.below]:
@@ -366,7 +354,7 @@ def bottom(gap: "pd.Series[float]", ages: Sequence[float]) -> tuple[float, float
     "the mean difference there; for each decay.",
     "all intervals of the weight lie between {r.above:g} and {r.below:g}, all of the difference below {p.deep}",
 )
-def dip(results: Results, r: Dip) -> Measured:
+def dip(results: Results, r: rules.Dip) -> Measured:
     bottoms = {
         decay: [bottom(by_age(gap, decay), r.ages) for gap in results.gaps(NOTE, decay).values()] for decay in r.decays
     }
@@ -389,7 +377,7 @@ def dip(results: Results, r: Dip) -> Measured:
     )
 
 
-def on_one_curve(results: Results, r: Dip) -> tuple[str, ...]:
+def on_one_curve(results: Results, r: rules.Dip) -> tuple[str, ...]:
     """How well the gaps of all decays lie on one curve of the age: R squared for each seed."""
     ages, found = np.arange(0.5, 5.05, 0.1), []
     gaps = [results.gaps(NOTE, decay) for decay in r.decays]
@@ -410,7 +398,7 @@ def variances(results: Results, network: str, seed: int, step: float) -> tuple[f
     return float(row["conv1_variance"]), float(row["conv2_variance"])
 
 
-def by_theory(results: Results, r: Dip) -> tuple[str, ...]:
+def by_theory(results: Results, r: rules.Dip) -> tuple[str, ...]:
     """Where the formula puts the dip's bottom and its early end, with the variances there; and the best before it."""
     bottoms, laid, zeros, seen = [], [], [], []
     ages = np.linspace(r.ages[0], r.ages[1], 15)
@@ -447,7 +435,7 @@ def by_theory(results: Results, r: Dip) -> tuple[str, ...]:
     "statistics where {r.weight:g} of it is left.",
     "the first lies within ±{r.shift:g}, the second below {p.small_loss} in every seed, the last below {p.means_below}",
 )
-def cause(results: Results, r: Cause) -> Measured:
+def cause(results: Results, r: rules.Cause) -> Measured:
     usual, large, small, means = (
         results.gaps(NOTE, r.decay, kind) for kind in ("moving", "start_10", "start_0.1", "means_corrected")
     )
@@ -462,7 +450,9 @@ def cause(results: Results, r: Cause) -> Measured:
         lows.append(-math.inf if later is None else after.after - before.by - later)
         highs.append(math.inf if later is None else after.by - before.by - later)
     shift = estimate(lows, lows=lows, highs=highs)
-    lost = least_to_most([most_lost(gap, r.decay, r.small_start) for gap in small.values()], Rule(below=r.small_loss))
+    lost = least_to_most(
+        [float(-lost_between(gap, r.decay, r.small_start).min()) for gap in small.values()], Rule(below=r.small_loss)
+    )
     nearest = min(next(iter(means.values())).index, key=lambda step: abs(r.decay**step - r.weight))
     alone = estimate([at(gap, nearest, "averages with means corrected") for gap in means.values()])
     mean = f"{np.mean(said):.2g}" if said else "nothing"
@@ -482,10 +472,6 @@ def cause(results: Results, r: Cause) -> Measured:
     )
 
 
-def most_lost(gap: "pd.Series[float]", decay: float, weights: Sequence[float]) -> float:
-    return float(-lost_between(gap, decay, weights).min())
-
-
 def lost_between(gap: "pd.Series[float]", decay: float, weights: Sequence[float]) -> "pd.Series[float]":
     """The gaps while so much of the start is left."""
     left = np.array([decay ** int(step) for step in gap.index])
@@ -501,7 +487,7 @@ def lost_between(gap: "pd.Series[float]", decay: float, weights: Sequence[float]
     "start is left, over the decays; mean over the seeds.",
     "the whole interval lies below {p.below}",
 )
-def standardized(results: Results, r: Standardized) -> Measured:
+def standardized(results: Results, r: rules.Standardized) -> Measured:
     gaps = [results.gaps(STANDARDIZED, decay) for decay in r.decays]
     by_decay = [
         [-lost_between(gap, decay, r.weights).mean() for gap in its.values()]
@@ -525,7 +511,7 @@ def standardized(results: Results, r: Standardized) -> Measured:
     "on, of all decays.",
     "at most {p.at_most}, in every seed",
 )
-def correction(results: Results, r: Correction) -> Measured:
+def correction(results: Results, r: rules.Correction) -> Measured:
     gaps = {decay: results.gaps(NOTE, decay, "corrected") for decay in r.decays}
 
     def lost(seed: int, first: int, end: float = math.inf) -> float:
@@ -561,7 +547,7 @@ def correction(results: Results, r: Correction) -> Measured:
     "mean over the seeds.",
     "the whole interval lies above {p.above}",
 )
-def update_ops(results: Results, r: UpdateOps) -> Measured:
+def update_ops(results: Results, r: rules.UpdateOps) -> Measured:
     never, batch = (
         [at(run["accuracy"], r.step, f"{kind[0]} statistics") for run in results.kind(NOTE, *kind).values()]
         for kind in (("moving", 1.0), ("batch", -1.0))

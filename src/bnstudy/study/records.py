@@ -6,7 +6,6 @@ the float that was written, to the last bit.
 
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("study/runs")
 BACK = "`dvc repro` makes it anew, `make records` brings back the study's"
-Series = "pd.Series[float]"
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ def read_results(params: "Study") -> Results:
     return Results(
         curves=joined(curves, HistoryRow, "arm", "seed"),
         averages=joined(averages, AveragesRow, "network", "seed"),
-        sweep=joined({(entry,): read_sweep(entry, params) for entry in params.sweep}, SweepRow, "entry"),
-        mechanism=joined({(one,): read_mechanism(one, params) for one in params.mechanism.seeds}, MechanismRow, "seed"),
+        sweep=joined({entry: read_sweep(entry, params) for entry in params.sweep}, SweepRow, "entry"),
+        mechanism=joined({one: read_mechanism(one, params) for one in params.mechanism.seeds}, MechanismRow, "seed"),
         params=params,
     )
 
@@ -205,6 +203,5 @@ def joined(tables: dict[Any, pd.DataFrame], row: type[Row], *names: str) -> pd.D
     """The tables stacked, with their keys as leading columns `names`; without any, an empty one."""
     if not tables:
         return pd.DataFrame(columns=[*names, *row._fields])
-    keys: Iterable[Any] = [key if len(names) > 1 else key[0] for key in tables]
-    together: pd.DataFrame = pd.concat(list(tables.values()), keys=keys, names=[*names, "row"])
+    together: pd.DataFrame = pd.concat(tables, names=[*names, "row"])
     return together.reset_index().drop(columns="row")
