@@ -26,6 +26,7 @@ SUPPORTED = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info <
     { echo "error: $(PYTHON) is not Python 3.11 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 SYSTEM_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONWARNINGS PYTHONSAFEPATH  # DVC's own imports warn; scripts import what lies beside them
 
 PIPELINE ?= dvc.yaml
 

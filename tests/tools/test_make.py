@@ -32,11 +32,11 @@ def test_make_in_a_path_with_a_space(tmp_path: Path) -> None:
     checkout = tmp_path / "a study"
     (checkout / "requirements").mkdir(parents=True)
     (checkout / "tools").mkdir()
-    (checkout / "tools/page.py").write_text("import sys; print(sys.executable)\n")
+    (checkout / "tools/page.py").write_text("import sys; print(sys.executable, sys.warnoptions)\n")
     (checkout / "requirements/study.lock").write_text("")
     shutil.copy(ROOT / "Makefile", checkout)
-    printed = run(checkout, "make", f"PYTHON={sys.executable}").stdout
-    assert f"{checkout}/.venv/bin/python" in printed
+    printed = run(checkout, "make", f"PYTHON={sys.executable}", PYTHONWARNINGS="error").stdout
+    assert f"{checkout}/.venv/bin/python []" in printed  # nor does a stranger's wish end it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a study"]
     assert (checkout / ".venv/study").is_file()
 
