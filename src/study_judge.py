@@ -199,7 +199,7 @@ def main() -> None:
         "dip": dip,
         "theory": theory_table(dip, params.rules.dip.ages),
         "ladder": ladder_table(results),
-        "rates": rates_table(results.sweep, params.sweep, params.rules.tuned.target),
+        "rates": rates_table(results.sweep, params.swept, params.rules.tuned.target),
         "mechanism": mechanism_table(results.mechanism),
     }
     with whole_folder(STUDY / "metrics") as folder:

@@ -203,7 +203,7 @@ def rates_figure(rates: pd.DataFrame, params: Study) -> Drawn:
     """
     entries = {
         name: called(entry)
-        for name, entry in params.sweep.items()
+        for name, entry in params.swept.items()
         if entry.target is None and not {*entry.seeds} & {*params.registered}
     }
     rates = rates[rates["entry"].isin(entries)]

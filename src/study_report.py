@@ -161,7 +161,7 @@ def cost(params: Study) -> dict[str, int]:
     judged, long = len(params.seeds), len(params.long.seeds)
     runs: list[tuple[Shared, int]] = [(arm, judged) for arm in (*params.arms.values(), *params.averages.values())]
     runs += [(arm, long) for arm in params.long.arms.values()]
-    runs += [(entry, len(entry.learning_rates) * len(entry.seeds)) for entry in params.sweep.values()]
+    runs += [(entry, len(entry.learning_rates) * len(entry.seeds)) for entry in params.swept.values()]
     return {
         "runs": sum(count for _, count in runs),
         "updates": sum(one.steps * count for one, count in runs),
@@ -184,7 +184,7 @@ def chosen(params: Study, rates: pd.DataFrame) -> list[dict[str, str]]:
     for name, arm in params.arms.items():
         entries = {
             key: entry
-            for key, entry in params.sweep.items()
+            for key, entry in params.swept.items()
             if (entry.network, entry.optimizer) == (arm.network, arm.optimizer)
             and key in best
             and not {*entry.seeds} & {*params.registered}

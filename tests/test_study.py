@@ -40,6 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         every = yaml.safe_load((folder / "study/params.yaml").read_text())[section]
         names = [name for name in every if any(f"@{name}-" in f"{stage}-" for stage in kept)]
         edit(folder, section, {name: every[name] for name in names})
+    edit(folder, "entries", names)
     for arm in ("arms.note_plain", "arms.own_rate", "sweep.batch_norm_hidden_he"):
         edit(folder, f"{arm}.steps", 12)
     edit(folder, "averages.note_batch_norm.steps", 40)

@@ -44,6 +44,7 @@ STUDY: dict[str, Any] = {
     "rules.tuned.target": 0.85,
     "rules.share.target": 0.85,
     "rules.ladder.after": 60,
+    "entries": KEPT["sweep"],
     "registered": [22, 23],
     "seeds": [22, 23],
 }

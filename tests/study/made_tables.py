@@ -55,7 +55,7 @@ def write(folder: Path, *, empty: bool = False, seeds: int = 10, **plot: float) 
         rows = table[:0] if empty else table
         rows.to_csv(study / f"plots/{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     params = yaml.safe_load((ROOT / "study/params.yaml").read_text(encoding="utf-8"))
-    params |= {"plot": params["plot"] | plot, "seeds": params["registered"][:seeds]}
+    params |= {"plot": params["plot"] | plot, "seeds": params["registered"][:seeds], "entries": [*params["sweep"]]}
     (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shutil.copytree(ROOT / "study/earlier", study / "earlier", dirs_exist_ok=True)
     write_metrics(folder, findings())

@@ -17,7 +17,8 @@ from bnstudy.study.records import Results, parameters_of
 
 SEEDS = list(range(22, 32))
 STUDY = load(Path(__file__).parents[2] / "study/params.yaml")
-STUDY = STUDY.model_copy(update={"seeds": SEEDS, "long": STUDY.long.model_copy(update={"seeds": SEEDS[:2]})})
+LONG = STUDY.long.model_copy(update={"seeds": SEEDS[:2]})
+STUDY = STUDY.model_copy(update={"entries": [*STUDY.sweep], "seeds": SEEDS, "long": LONG})
 V1, V2 = 0.025, 4.75
 ENVIRONMENT = {"torch": "2.8.0", "machine": "x86_64", "processor": "A", "device": "cpu", "gpu": None, "threads": 1}
 # Updates until each arm reaches 95%, about: errors fall as one over the updates, so that 98% takes 2.5 times as many.
@@ -160,7 +161,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Runs that reach 95% up to a rate of their own; those of `plain` diverge at the highest."""
     rows = []
-    for name, entry in params.sweep.items():
+    for name, entry in params.swept.items():
         for rate in entry.learning_rates:
             for seed in entry.seeds:
                 up_to = with_it(seed) if "batch_norm" in name or "own_rate" in name else without or 0.0

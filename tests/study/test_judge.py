@@ -203,7 +203,7 @@ def test_a_small_study_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "averages": {"note_batch_norm": small},
             "long": STUDY.long.model_copy(update={"seeds": [], "arms": {}}),
             "mechanism": STUDY.mechanism.model_copy(update={"seeds": [22], "points": 5}),
-            "sweep": {"plain": STUDY.sweep["plain"]},
+            "entries": ["plain"],
         }
     )
     study_of(tmp_path, study)
@@ -218,7 +218,7 @@ def test_a_small_study_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_no_runs_but_of_the_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = {"averages": {}, "sweep": {}, "long": STUDY.long.model_copy(update={"seeds": [], "arms": {}})}
+    empty = {"averages": {}, "entries": [], "long": STUDY.long.model_copy(update={"seeds": [], "arms": {}})}
     none = STUDY.mechanism.model_copy(update={"seeds": []})
     study_of(tmp_path, STUDY.model_copy(update=empty | {"mechanism": none, "seeds": SEEDS[:1]}))
     monkeypatch.chdir(tmp_path)

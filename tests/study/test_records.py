@@ -147,7 +147,7 @@ def test_other_parameters_than_those_of_the_runs_are_noticed(folder: Path) -> No
 
 
 def test_a_study_without_some_kinds_of_runs_is_read(folder: Path) -> None:
-    few = with_(averages={}, sweep={}, long=PARAMS.long.model_copy(update={"arms": {}}))
+    few = with_(averages={}, entries=[], long=PARAMS.long.model_copy(update={"arms": {}}))
     found = read_results(few.model_copy(update={"mechanism": PARAMS.mechanism.model_copy(update={"seeds": []})}))
     assert set(found.curves["arm"]) == {*PARAMS.arms}
     assert found.averages.empty

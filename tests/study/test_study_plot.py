@@ -21,14 +21,14 @@ import study_plot
 from bnstudy import BadInput
 from bnstudy.params import Plot
 from bnstudy.study import theory
-from bnstudy.study.params import Study, load
+from bnstudy.study.params import Study
 from bnstudy.study.style import BLUE, GREEN, RED, styled
 from bnstudy.style import DARK, INK
 from made_tables import LADDER, ROOT
 
 NAMES = ["cause.svg", "dip.svg", "ladder.svg", "rates.svg"]
 SVG = "{http://www.w3.org/2000/svg}"
-PARAMS = load(ROOT / "study/params.yaml").model_copy(update={"plot": Plot(width=5.4, height=4.4)})
+PARAMS = made_tables.STUDY.model_copy(update={"plot": Plot(width=5.4, height=4.4)})
 
 
 @pytest.fixture

@@ -135,6 +135,7 @@ class Study(Section):
     sweep: dict[Name, Entry]
     rules: Rules
     plot: Plot
+    entries: list[Name]
     registered: Seeds
     seeds: Seeds
 
@@ -142,10 +143,17 @@ class Study(Section):
         names = [*self.arms, *self.averages, *self.long.arms]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"arms.{name}: is named twice under arms, averages and long"
+        if unknown := [name for name in self.entries if name not in self.sweep]:
+            yield f"entries: {unknown[0]} is not one of sweep"
         if unregistered := sorted({*self.seeds} - {*self.registered}):
             yield f"seeds: {unregistered[0]} is not one of registered"
         if others := sorted({*self.mechanism.seeds} - {*self.seeds}):
             yield f"mechanism.seeds: {others[0]} is not one of seeds"
+
+    @property
+    def swept(self) -> dict[str, Entry]:
+        """The entries of the sweep that are run."""
+        return {name: self.sweep[name] for name in self.entries}
 
     def definition(self, stage: str, name: str) -> dict[str, Any]:
         """The part of the parameters that defines the runs of `name`: its stage depends on it, its runs record it."""

@@ -81,7 +81,7 @@ def read_results(params: "Study") -> Results:
     return Results(
         curves=joined(curves, HistoryRow, "arm", "seed"),
         averages=joined(averages, AveragesRow, "network", "seed"),
-        sweep=joined({entry: read_sweep(entry, params) for entry in params.sweep}, SweepRow, "entry"),
+        sweep=joined({entry: read_sweep(entry, params) for entry in params.swept}, SweepRow, "entry"),
         mechanism=joined({one: read_mechanism(one, params) for one in params.mechanism.seeds}, MechanismRow, "seed"),
         params=params,
     )
@@ -139,7 +139,7 @@ def read_mechanism(seed: int, params: "Study") -> pd.DataFrame:
 def read_environments(params: "Study") -> dict[str, dict[str, Any]]:
     """In what environment each run was made, by its name, like `train/note_plain/22`."""
     names: list[tuple[Any, ...]] = [
-        *product(["sweep"], params.sweep),
+        *product(["sweep"], params.swept),
         *product(["train"], params.arms, params.seeds),
         *product(["averages"], params.averages, params.seeds),
         *product(["long"], params.long.arms, params.long.seeds),
