@@ -7,7 +7,6 @@ study/report/index.html  the same, as one page that needs nothing but itself
 import base64
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -75,9 +74,8 @@ def few(finding: Finding) -> bool:
 
 def told(finding: Finding) -> str:
     """What was found; and the verdict, where the claim does not hold although there are seeds enough."""
-    found = re.sub(r" \(\d+ seeds? (is|are) too few for an interval\)", "", finding.sentence)
     open_or_refuted = finding.verdict in ("refuted", "not shown") and not few(finding)
-    return f"{found}{f' (Claim {finding.id}: {finding.verdict}.)' if open_or_refuted else ''}"
+    return f"{finding.sentence}{f' (Claim {finding.id}: {finding.verdict}.)' if open_or_refuted else ''}"
 
 
 def answers(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -97,7 +95,7 @@ def answers(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 def headline(findings: Sequence[Finding], registered: int = 0) -> str:
     """The study in a few sentences of Markdown, for the README; preliminary while there are fewer seeds than that."""
     by_name = {one.name: one for one in findings}
-    parts = [one for name in ("tuned", "share", "dip", "update_ops") if (one := by_name[name]).parts]
+    parts = [one for name in ("tuned", "dip", "update_ops") if (one := by_name[name]).parts]
     if not parts:
         return "Nothing is measured yet."
     seeds = min(part.runs for one in parts for part in one.parts)
@@ -170,12 +168,12 @@ def cost(params: Study) -> dict[str, int]:
 
 
 def machines(environments: Sequence[dict[str, Any]]) -> list[str]:
-    """On what, and with what, how many runs were made."""
+    """On what, and with what, how many stages were made."""
     counts: dict[str, int] = defaultdict(int)
     for made in environments:
         if runs := made.get("runs"):
             counts[f"PyTorch {made['torch']} on {made['gpu'] or made['processor']}"] += len(runs)
-    return [f"{on} ({count} run{'s' * (count > 1)})" for on, count in counts.items()]
+    return [f"{on} ({count} stage{'s' * (count > 1)})" for on, count in counts.items()]
 
 
 def chosen(params: Study, rates: pd.DataFrame) -> list[dict[str, str]]:

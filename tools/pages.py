@@ -43,11 +43,14 @@ def note() -> str:
         runs = [json.loads((ROOT / f"metrics/{model}/{seed}.json").read_text()) for seed in params.seeds]
         reached = [run["updates_to_95"] for run in runs if "updates_to_95" in run]
         test = f"{100 * mean(run['test_accuracy'] for run in runs):.1f}%"
+        target = "95% validation accuracy"
         if len(reached) == len(runs):
-            when = f"after {mean(reached):.0f} updates"
+            found = f"reaches {target} after {mean(reached):.0f} updates"
+        elif reached:
+            found = f"reaches {target} in {len(reached)} of {len(runs)} runs"
         else:
-            when = f"in {len(reached)} of {len(runs)} runs" if reached else f"not within {params.train.steps:,} updates"
-        said.append(f"`{model}` reaches 95% validation accuracy {when}; its test accuracy at the end is {test}")
+            found = f"does not reach {target} within {params.train.steps:,} updates"
+        said.append(f"`{model}` {found}; its final test accuracy is {test}")
     return (
         f"{'. '.join(said)}. Means of {len(params.seeds)} seeds. Solid lines: test images, with a band from the lowest "
         "seed to the highest; dashed: the last training batch.\n"
@@ -68,8 +71,12 @@ def headline() -> str:
 
 def figures() -> str:
     """What the claims on averages found, for docs/advice.md."""
-    said = [f"- {one.sentence}" for one in findings() if one.question == "averages" and one.parts]
-    return "\n".join(said or ["The figures follow with the study's results."]) + "\n"
+    measured = [one for one in findings() if one.question == "averages" and one.parts]
+    if not measured:
+        return "The figures follow with the study's results.\n"
+    seeds = min(part.runs for one in measured for part in one.parts)
+    said = "\n".join(f"- {one.sentence}" for one in measured)
+    return f"By {seeds} of the {len(study.load(ROOT / 'study/params.yaml').registered)} seeds of the study:\n\n{said}\n"
 
 
 def beside() -> str:

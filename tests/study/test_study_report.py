@@ -179,7 +179,7 @@ def test_cost_and_machines(folder: Path) -> None:
     made_tables.write_metrics(folder, findings(), mixed=[23])
     study_report.main()
     text = Path("study/report/README.md").read_text(encoding="utf-8")
-    assert "PyTorch 2.8.0 on A (1 run); PyTorch 2.8.0 on B (2 runs)" in text
+    assert "PyTorch 2.8.0 on A (1 stage); PyTorch 2.8.0 on B (2 stages)" in text
     assert "**Seeds 23 mix machines**" in text
     params = load(Path("study/params.yaml"))
     sweep = sum(len(entry.learning_rates) * len(entry.seeds) * entry.steps for entry in params.sweep.values())

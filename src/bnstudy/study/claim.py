@@ -109,10 +109,10 @@ class Unit:
         return bound + self.before + self.number(found.value) + self.sign
 
     def text(self, found: Estimate) -> str:
-        """The estimate, with its interval."""
+        """The estimate, with its interval; alone while there are too few seeds for one."""
         interval = self.interval(found.low, found.high)
-        known = too_few(found.n) or (f"{INTERVAL} {interval}" if interval else "no interval")
-        return f"{self.estimate(found)} ({known})"
+        known = f" ({INTERVAL} {interval})" if interval else " (no interval)"
+        return f"{self.estimate(found)}{'' if too_few(found.n) else known}"
 
     def rule(self, rule: Rule) -> str:
         """The rule, in the same words."""

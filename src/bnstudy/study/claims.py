@@ -28,7 +28,6 @@ from bnstudy.study.claim import (
     Unit,
     claim,
     points,
-    too_few,
 )
 from bnstudy.study.crossing import Crossing, crossing, exactly, geometric_mean, log_ends, ratio
 from bnstudy.study.records import Results
@@ -82,7 +81,8 @@ def reached(results: Results, arm: str, runs: list[Crossing]) -> str:
     """After how many updates, or that some never did."""
     there, end = sum(math.isfinite(run.by) for run in runs), last_step(results, arm)
     if there < len(runs):
-        return f"in {there or 'none'} of {len(runs)} run{'s' * (len(runs) > 1)} of {end:,} updates"
+        few = f"in {there or 'none'} of {len(runs)} runs of {end:,} updates"
+        return few if len(runs) > 1 else f"not within {end:,} updates"
     return f"after {UPDATES.estimate(geometric_mean(runs))}"
 
 
@@ -363,14 +363,13 @@ def dip(results: Results, r: rules.Dip) -> Measured:
     }
     depths = {decay: estimate([gap for _, gap in its]) for decay, its in bottoms.items()}
     where, deep = (sorted(one.value or 0.0 for one in found.values()) for found in (weights, depths))
-    few = too_few(len(bottoms[r.decays[0]]))
     return Measured(
         [
             *(Demand(f"where, decay {decay:g}", one, WEIGHT, Rule(r.above, r.below)) for decay, one in weights.items()),
             *(Demand(f"depth, decay {decay:g}", one, POINTS, Rule(below=r.deep)) for decay, one in depths.items()),
         ],
         f"On the way averages cost {span(deep[::-1], COST)} points of accuracy, at each decay between {r.decays[0]:g} "
-        f"and {r.decays[-1]:g}, where {span(where, SHARE)}% of the start is left{f' ({few})' if few else ''}.",
+        f"and {r.decays[-1]:g}, where {span(where, SHARE)}% of the start is left.",
         described=(*on_one_curve(results, r), *by_theory(results, r)),
         estimate=f"r = {span(where, WEIGHT)}; {span(deep, POINTS)} points",
         interval="; ".join(filter(None, (all_within(weights.values(), WEIGHT), all_within(depths.values(), POINTS)))),
