@@ -307,20 +307,20 @@ def ready(results: Results, r: rules.Ready) -> Measured:
             raise Missing(f"averages of decay {decay:g} are followed to the age {short[0]:.2g} only")
         return geometric_mean([exit_age(gap, within).point() for gap in gaps], floor=0.0)
 
+    def largest_to_smallest(within: float) -> str:
+        return span(sorted((found(decay, within).value or math.nan for decay in r.decays), reverse=True), AGE)
+
     all_found = {decay: found(decay, r.within) for decay in r.decays}
     rule = Rule(above=r.above, below=r.below)
     values = [one.value or math.nan for one in all_found.values()]
     updates = [f"{value / -math.log(decay):,.0f} at {decay:g}" for decay, value in zip(r.decays, values, strict=True)]
-    others = [
-        f"within {points(limit)} after {span([found(decay, limit).value or math.nan for decay in r.decays], AGE)}"
-        for limit in (r.within / 2, r.within * 2)
-    ]
+    others = [f"within {points(limit)} after {largest_to_smallest(limit)}" for limit in (r.within / 2, r.within * 2)]
     return Measured(
         [Demand(f"decay {decay:g}", one, AGE, rule) for decay, one in all_found.items()],
-        f"Averages are within {points(r.within)} of precise statistics for good after {span(values, AGE)} times "
-        f"1 / −ln(decay) updates, from decay {r.decays[0]:g} to {r.decays[-1]:g}: {', '.join(updates)}.",
+        f"Averages are within {points(r.within)} of precise statistics for good after {largest_to_smallest(r.within)} "
+        f"times 1 / −ln(decay) updates, at decays from {r.decays[0]:g} to {r.decays[-1]:g}: {', '.join(updates)}.",
         described=(f"In the same units, {' and '.join(others)}.",),
-        estimate=f"age {span(values, AGE)}",
+        estimate=f"age {largest_to_smallest(r.within)}",
         interval=all_within(all_found.values(), AGE),
     )
 
