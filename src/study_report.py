@@ -72,6 +72,11 @@ def few(finding: Finding) -> bool:
     return any(part.runs < FEWEST for part in finding.parts)
 
 
+def fewest_seeds(findings: Sequence[Finding]) -> int:
+    """Of all parts of these measured claims."""
+    return min(part.runs for one in findings for part in one.parts)
+
+
 def told(finding: Finding) -> str:
     """What was found; and the verdict, where the claim does not hold although there are seeds enough."""
     open_or_refuted = finding.verdict in ("refuted", "not shown") and not few(finding)
@@ -98,7 +103,7 @@ def headline(findings: Sequence[Finding], registered: int = 0) -> str:
     parts = [one for name in ("tuned", "dip", "update_ops") if (one := by_name[name]).parts]
     if not parts:
         return "Nothing is measured yet."
-    seeds = min(part.runs for one in parts for part in one.parts)
+    seeds = fewest_seeds(parts)
     said = " ".join(told(one) for one in parts)
     return f"{said} Preliminary: {seeds} seed{'s' * (seeds > 1)}." if seeds < max(registered, FEWEST) else said
 

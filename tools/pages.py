@@ -61,12 +61,16 @@ def findings() -> list[Finding]:
     return TypeAdapter(list[Finding]).validate_json(CLAIMS.read_bytes()) if CLAIMS.exists() else []
 
 
+def registered() -> int:
+    """How many seeds the study is to have."""
+    return len(study.load(ROOT / "study/params.yaml").registered)
+
+
 def headline() -> str:
     """The study in a few sentences."""
     if not (found := findings()):
         return "The runs that it judges are being made.\n"
-    registered = len(study.load(ROOT / "study/params.yaml").registered)
-    return study_report.headline(found, registered) + "\n"
+    return study_report.headline(found, registered()) + "\n"
 
 
 def figures() -> str:
@@ -74,9 +78,8 @@ def figures() -> str:
     measured = [one for one in findings() if one.question == "averages" and one.parts]
     if not measured:
         return "The figures follow with the study's results.\n"
-    seeds = min(part.runs for one in measured for part in one.parts)
     said = "\n".join(f"- {one.sentence}" for one in measured)
-    return f"By {seeds} of the {len(study.load(ROOT / 'study/params.yaml').registered)} seeds of the study:\n\n{said}\n"
+    return f"By {study_report.fewest_seeds(measured)} of the {registered()} seeds of the study:\n\n{said}\n"
 
 
 def beside() -> str:

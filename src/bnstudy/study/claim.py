@@ -110,9 +110,10 @@ class Unit:
 
     def text(self, found: Estimate) -> str:
         """The estimate, with its interval; alone while there are too few seeds for one."""
+        if too_few(found.n):
+            return self.estimate(found)
         interval = self.interval(found.low, found.high)
-        known = f" ({INTERVAL} {interval})" if interval else " (no interval)"
-        return f"{self.estimate(found)}{'' if too_few(found.n) else known}"
+        return f"{self.estimate(found)} ({f'{INTERVAL} {interval}' if interval else 'no interval'})"
 
     def rule(self, rule: Rule) -> str:
         """The rule, in the same words."""

@@ -81,8 +81,9 @@ def reached(results: Results, arm: str, runs: list[Crossing]) -> str:
     """After how many updates, or that some never did."""
     there, end = sum(math.isfinite(run.by) for run in runs), last_step(results, arm)
     if there < len(runs):
-        few = f"in {there or 'none'} of {len(runs)} runs of {end:,} updates"
-        return few if len(runs) > 1 else f"not within {end:,} updates"
+        if len(runs) == 1:
+            return f"not within {end:,} updates"
+        return f"in {there or 'none'} of {len(runs)} runs of {end:,} updates"
     return f"after {UPDATES.estimate(geometric_mean(runs))}"
 
 
@@ -307,20 +308,23 @@ def ready(results: Results, r: rules.Ready) -> Measured:
             raise Missing(f"averages of decay {decay:g} are followed to the age {short[0]:.2g} only")
         return geometric_mean([exit_age(gap, within).point() for gap in gaps], floor=0.0)
 
-    def largest_to_smallest(within: float) -> str:
-        return span(sorted((found(decay, within).value or math.nan for decay in r.decays), reverse=True), AGE)
+    def largest_to_smallest(all_found: Iterable[Estimate]) -> str:
+        return span(sorted((one.value or math.nan for one in all_found), reverse=True), AGE)
 
     all_found = {decay: found(decay, r.within) for decay in r.decays}
-    rule = Rule(above=r.above, below=r.below)
+    ages, rule = largest_to_smallest(all_found.values()), Rule(above=r.above, below=r.below)
     values = [one.value or math.nan for one in all_found.values()]
     updates = [f"{value / -math.log(decay):,.0f} at {decay:g}" for decay, value in zip(r.decays, values, strict=True)]
-    others = [f"within {points(limit)} after {largest_to_smallest(limit)}" for limit in (r.within / 2, r.within * 2)]
+    others = [
+        f"within {points(limit)} after {largest_to_smallest(found(decay, limit) for decay in r.decays)}"
+        for limit in (r.within / 2, r.within * 2)
+    ]
     return Measured(
         [Demand(f"decay {decay:g}", one, AGE, rule) for decay, one in all_found.items()],
-        f"Averages are within {points(r.within)} of precise statistics for good after {largest_to_smallest(r.within)} "
-        f"times 1 / −ln(decay) updates, at decays from {r.decays[0]:g} to {r.decays[-1]:g}: {', '.join(updates)}.",
+        f"Averages are within {points(r.within)} of precise statistics for good after {ages} times "
+        f"1 / −ln(decay) updates, at decays from {r.decays[0]:g} to {r.decays[-1]:g}: {', '.join(updates)}.",
         described=(f"In the same units, {' and '.join(others)}.",),
-        estimate=f"age {largest_to_smallest(r.within)}",
+        estimate=f"age {ages}",
         interval=all_within(all_found.values(), AGE),
     )
 
