@@ -115,6 +115,7 @@ def test_the_committed_file_is_taken_and_frozen(name: str) -> None:
         ("study: mechanism.seeds", [23], "23 is not one of seeds"),
         ("study: seeds", [21], "21 is not one of registered"),
         ("study: entries", ["all"], "all is not one of sweep"),
+        ("study: entries", ["plain", "plain"], "['plain', 'plain'] is not a list of different names"),
         ("study: sweep.tuning_baseline.target", 98, "98 is not less than 1"),
         ("study: rules.note.belo", 1.0, "is not a known key; did you mean below?"),
     ],

@@ -34,6 +34,7 @@ Rates = Annotated[list[Positive], allowed(ascending, "is not an ascending list o
 SomeSeeds = Annotated[
     list[Seed], allowed(lambda seeds: not seeds or distinct(seeds), "is not a list of different seeds")
 ]
+Entries = Annotated[list[Name], allowed(lambda names: not names or distinct(names), "is not a list of different names")]
 Decays = Annotated[list[Fraction], allowed(ascending, "is not an ascending list of decays")]
 Updates = Annotated[list[Count], allowed(ascending, "is not an ascending list of updates")]
 Spans = Annotated[
@@ -135,7 +136,7 @@ class Study(Section):
     sweep: dict[Name, Entry]
     rules: Rules
     plot: Plot
-    entries: list[Name]
+    entries: Entries
     registered: Seeds
     seeds: Seeds
 
